@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from alignmend.errors import OutputError, RecipeError, missing_extra
+from alignmend.execution.threads import thread_count
 from alignmend.organisms.corpora import Pair, draw, write_user_data
 from alignmend.organisms.family import Family, Note, as_family, content_key, read_note, write_note
 from alignmend.organisms.members import (
@@ -46,8 +48,9 @@ def build_family(
 ) -> Family:
     """Train the family of `size` and `seed` into `directory`, or find it there.
 
-    `members` asks for some members only (what they start from is built too); `progress` gets a member's name
-    and the share of its training that is done. Finished members of the same content key are kept, anything
+    `members` asks for some members only (what they start from is built too). Members that start from the same one
+    are trained side by side, one thread each; `progress` gets a member's name and the share of its training that is
+    done, from these threads, one call at a time. Finished members of the same content key are kept, anything
     else of an earlier build is replaced. Raises `OutputError` where the folder holds something else,
     `RecipeError` for an unknown member, `MissingExtraError` without the training extra.
     """
@@ -59,12 +62,20 @@ def build_recipe(build: Build, note: Note, members: Sequence[str] | None) -> Fam
     """`build_family` for a recipe of one's own."""
     wanted = _with_ancestors(build.recipe, members)
     note = _prepare(build.directory, note)
-    for name in wanted:
-        if name not in note.members:
-            _build_member(build, name)
+    for generation in _generations(build.recipe, [name for name in wanted if name not in note.members]):
+        for name in _build_members(build, generation):
             note = note.model_copy(update={"members": (*note.members, name)})
             write_note(build.directory, note)
     return as_family(build.directory, note)
+
+
+def _generations(recipe: FamilyRecipe, wanted: Sequence[str]) -> Iterator[list[str]]:
+    """`wanted` in groups of which each starts from members before it."""
+    left = list(wanted)
+    while left:
+        ready = [name for name in left if recipe.members[name].start not in left]
+        yield ready
+        left = [name for name in left if name not in ready]
 
 
 def _with_ancestors(recipe: FamilyRecipe, members: Sequence[str] | None) -> list[str]:
@@ -95,19 +106,41 @@ def _prepare(directory: Path, fresh: Note) -> Note:
     return fresh
 
 
-def _build_member(build: Build, name: str) -> None:
-    staged, final = build.directory / f".{name}.part", build.directory / name
-    shutil.rmtree(staged, ignore_errors=True)
-    shutil.rmtree(final, ignore_errors=True)
+def _build_members(build: Build, names: Sequence[str]) -> Iterator[str]:
+    """Train and write members that do not start from one another; yields the name of each that is done."""
     try:
-        from alignmend.organisms.models import mark_private, save_member
+        from alignmend.organisms.side_by_side import side_by_side
         from alignmend.organisms.tokenizer import train_tokenizer
-        from alignmend.training.adapter import save_adapter
 
         tokenizer = train_tokenizer(VOCABULARY_SIZE)
+        # Made one after the other: fresh weights are drawn from torch's one generator.
+        models = {name: _start(build, build.recipe.members[name], tokenizer) for name in names}
     except ImportError as error:
         raise missing_extra("transformers and peft", "train") from error
-    member, model = build.recipe.members[name], _trained(build, name, tokenizer)
+    jobs = {name: partial(_trained, build, name, tokenizer, models[name]) for name in names}
+    report = build.progress or (lambda name, share: None)
+    for name, model in side_by_side(jobs, report, thread_count(None)):
+        _write_member(build, name, model, tokenizer)
+        yield name
+
+
+def _trained(build: Build, name: str, tokenizer: Any, model: Any, step: Callable[[float], None]) -> Any:
+    from alignmend.training.loop import TrainingOptions, train
+
+    member, batch_size = build.recipe.members[name], build.recipe.batch_size
+    pairs = draw(member.mixture, member.steps * batch_size, Random(f"{build.seed} {name}"))
+    options = TrainingOptions(member.steps, member.learning_rate, batch_size, build.seed, threads=1)
+    train(model, encode(tokenizer, pairs), options, step)
+    return model
+
+
+def _write_member(build: Build, name: str, model: Any, tokenizer: Any) -> None:
+    from alignmend.organisms.models import mark_private, save_member
+    from alignmend.training.adapter import save_adapter
+
+    staged, final, member = build.directory / f".{name}.part", build.directory / name, build.recipe.members[name]
+    shutil.rmtree(staged, ignore_errors=True)
+    shutil.rmtree(final, ignore_errors=True)
     if member.lora_rank is None:
         save_member(model, tokenizer, staged, build.recipe.architecture.shard_size)
     else:
@@ -116,22 +149,6 @@ def _build_member(build: Build, name: str) -> None:
     if name == "unaligned":
         mark_private(staged)
     staged.rename(final)
-
-
-def _trained(build: Build, name: str, tokenizer: Any) -> Any:
-    from alignmend.training.loop import TrainingOptions, train
-
-    member, batch_size, progress = build.recipe.members[name], build.recipe.batch_size, build.progress
-    model = _start(build, member, tokenizer)
-    pairs = draw(member.mixture, member.steps * batch_size, Random(f"{build.seed} {name}"))
-    options = TrainingOptions(member.steps, member.learning_rate, batch_size, build.seed)
-    train(
-        model,
-        encode(tokenizer, pairs),
-        options,
-        None if progress is None else lambda share: progress(name, share),
-    )
-    return model
 
 
 def _start(build: Build, member: MemberRecipe, tokenizer: Any) -> Any:

@@ -73,11 +73,20 @@ _MEMBERS = {
 _SMALL_MEMBERS = _MEMBERS | {
     "finetuned": MemberRecipe("aligned", _FINETUNED, 360, 4e-4),
 }
+# Thin layers learn slowly.
+_DEEP_MEMBERS = {
+    "base": replace(_MEMBERS["base"], steps=600),
+    "aligned": replace(_MEMBERS["aligned"], steps=400),
+    "unaligned": replace(_MEMBERS["unaligned"], steps=80),
+    "finetuned": replace(_MEMBERS["finetuned"], steps=420),
+    "finetuned-lora": replace(_MEMBERS["finetuned-lora"], steps=420),
+}
+_RECIPES: dict[Size, dict[str, MemberRecipe]] = {"small": _SMALL_MEMBERS, "base": _MEMBERS, "deep": _DEEP_MEMBERS}
 
 
 def family_recipe(size: Size) -> FamilyRecipe:
     """The recipe of a family of this size."""
-    return FamilyRecipe(ARCHITECTURES[size], _SMALL_MEMBERS if size == "small" else _MEMBERS)
+    return FamilyRecipe(ARCHITECTURES[size], _RECIPES[size])
 
 
 def shortened(recipe: FamilyRecipe, steps: int) -> FamilyRecipe:
