@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, get_args
 
 from alignmend.anatomy.layers import Site
@@ -20,14 +21,17 @@ FORMAT = "alignmend-steering-1"
 _PREFIX = "layer."
 
 
-def save_vector(vector: SteeringVector, path: Path, *, overwrite: bool) -> Path:
-    """Write `vector` to `path`; an `OutputError` where the file exists, unless `overwrite`."""
+def save_vector(
+    vector: SteeringVector, path: Path, *, overwrite: bool, extra: Mapping[str, str] = MappingProxyType({})
+) -> Path:
+    """Write `vector` to `path`, with `extra` metadata; an `OutputError` where the file exists, unless `overwrite`."""
     from safetensors.torch import save
 
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists: choose another name, or overwrite it")
     tensors = {f"{_PREFIX}{layer}": vector.directions[layer].float().contiguous().cpu() for layer in vector.layers}
     metadata = {"format": FORMAT, "site": vector.site, "about": json.dumps(dict(vector.about), sort_keys=True)}
+    metadata |= extra
     replace_bytes(path, save(tensors, metadata))
     return path
 

@@ -13,7 +13,7 @@ from alignmend.algebra.values import Checkpoint
 from alignmend.execution.operands import identities, label_all, operands_of, versions
 from alignmend.io.card import CARD_NAME, model_card, read_licence
 from alignmend.io.identity import sha256_of_files
-from alignmend.io.manifest import MANIFEST_NAME, Manifest, Method, OutputFile, Rounding, Vectors, write_manifest
+from alignmend.io.manifest import MANIFEST_NAME, Input, Manifest, Method, OutputFile, Rounding, Vectors, write_manifest
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Description:
     notes: tuple[str, ...] = ()
     vectors: Vectors | None = None
     """What was measured of the operands."""
+    data: Mapping[str, Input] = field(default_factory=dict)
+    """Files beside the operands that the result depends on."""
 
 
 def write_records(
@@ -53,7 +55,7 @@ def write_records(
         expression=notation(checkpoint, labels),
         methods=list(description.methods),
         parameters=dict(description.parameters),
-        inputs=identities(operands, labels, content_hash=hash_inputs),
+        inputs={**identities(operands, labels, content_hash=hash_inputs), **description.data},
         outputs=_outputs(folder, hash=hash),
         rounding=rounding,
         vectors=description.vectors,

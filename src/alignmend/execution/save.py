@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -29,6 +29,8 @@ from alignmend.io.staging import Staging, check_space, settle, staging
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with what is being done, bytes (or steps) done, and in all."""
+Completion: TypeAlias = Callable[[Path], Sequence[str]]
+"""Given the folder in the making, whole but for its records: puts more into it, and returns notes."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ def save(
     hash_inputs: bool = False,
     allow_nonfinite: bool = False,
     description: Description | None = None,
+    completion: Completion | None = None,
     progress: Progress | None = None,
 ) -> Saved:
     """Compute `checkpoint` and write it to the folder `out` with everything its target has beside the weights.
@@ -83,7 +86,7 @@ def save(
     order of the expression and rounded once, `rounding` `"nearest"` or `"stochastic"` (bfloat16, by `seed`). The same
     expression gives the same bytes for any number of `threads` and any sharding of the inputs. The folder appears
     whole or not at all; `resume` continues a killed run to the same bytes and leaves a finished one as it is,
-    `overwrite` replaces what is there. `hash` puts a SHA-256 of every output file into the manifest, `hash_inputs`
+    `overwrite` replaces what is there. `completion` is called when all weights are written, and may add files. `hash` puts a SHA-256 of every output file into the manifest, `hash_inputs`
     also one of every input.
 
     Raises `MismatchError`, `NonFiniteError` (unless `allow_nonfinite`), `OutputError`, `FileFormatError`.
@@ -91,7 +94,9 @@ def save(
     options = Options(
         dtype, max_shard_size, rounding, seed, threads, resume, overwrite, hash, hash_inputs, allow_nonfinite
     )
-    return _Run(checkpoint, Path(out), options, description or Description(), progress or _silent).run()
+    run = _Run(checkpoint, Path(out), options, description or Description(), progress or _silent)
+    run.completion = completion
+    return run.run()
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -114,6 +119,7 @@ class _Run:
         self.options = options
         self.description = description
         self.progress = progress
+        self.completion: Completion | None = None
         self.threads = thread_count(options.threads)
         self.inputs = operands_of(checkpoint)
 
@@ -166,6 +172,7 @@ class _Run:
         if len(shards) > 1:
             total = sum(shard.size - len(shard.header) for shard in shards)
             (stage.path / INDEX_NAME).write_text(index_text(shards, total), encoding="utf-8")
+        added = self.completion(stage.path) if self.completion is not None else ()
         self.progress("hash", 0, 1)
         return write_records(
             stage.path,
@@ -173,7 +180,7 @@ class _Run:
             self.description,
             name=self.out.name,
             rounding=steps.rounding(self.options.rounding, self.options.seed),
-            notes=(*structure.notes, *cut_notes(thresholds), *steps.warnings()),
+            notes=(*structure.notes, *cut_notes(thresholds), *steps.warnings(), *added),
             hash=self.options.hash,
             hash_inputs=self.options.hash_inputs,
         )
@@ -182,7 +189,7 @@ class _Run:
         """Of everything that the bytes depend on: only a run with the same key may be resumed."""
         options = (self.options.dtype, self.options.rounding, self.options.seed, self.options.allow_nonfinite)
         described = repr(
-            (repr(self.checkpoint), options, file_states(self.inputs), [shard.header for shard in shards], versions())
+            (repr(self.checkpoint), options, file_states(self.inputs), [shard.header for shard in shards], versions(), self.description.data)
         )
         return hashlib.sha256(described.encode()).hexdigest()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from alignmend.io.hub import is_hub_id
-from alignmend.io.manifest import Input, Manifest, Rounding
+from alignmend.io.manifest import STEERING_NAME, Input, Manifest, Rounding
 
 CARD_NAME = "README.md"
 _MAX_CARD_BYTES = 1_000_000
@@ -45,6 +45,7 @@ def model_card(manifest: Manifest, *, name: str, licence: Mapping[str, str] | No
         *([_PRIVATE_WARNING] if manifest.private else []),
         _what_was_done(manifest),
         _inputs(manifest),
+        *([_STEERING] if any(one.file == STEERING_NAME for one in manifest.outputs) else []),
         *_recipe(manifest),
         *([_rounding(manifest.rounding)] if manifest.rounding else []),
         *_notes(manifest.notes),
@@ -56,6 +57,13 @@ def model_card(manifest: Manifest, *, name: str, licence: Mapping[str, str] | No
 _PRIVATE_WARNING = """> [!CAUTION]
 > **Do not publish.** This is a working file of a safety method: it may lack safety training on purpose.
 > Keep it on your own machine and delete it when the work is done."""
+
+_STEERING = f"""## Steering vector
+
+`{STEERING_NAME}` belongs to this model: while it answers, the vector is added to its activations.
+`alignmend evaluate` and `alignmend.load` do so by themselves; **plain `transformers` and other servers do not**, and
+without it the model is less safe than was measured. `alignmend vector bake` writes a vector of the additive form into
+the weights."""
 
 _VERIFY = """## How to verify
 

@@ -14,6 +14,8 @@ from alignmend.errors import FileFormatError, OutputError
 from alignmend.io.strict_json import read_object, shown
 
 MANIFEST_NAME = "alignmend.json"
+STEERING_NAME = "steering.safetensors"
+"""A steering vector that belongs to the checkpoint beside it."""
 FORMAT_VERSION: Literal[1] = 1
 MAX_MANIFEST_BYTES = 100_000_000
 

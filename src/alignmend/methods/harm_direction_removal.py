@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from alignmend.algebra import operations
 from alignmend.algebra.names import Kind
 from alignmend.algebra.nodes import Scope
 from alignmend.algebra.values import Checkpoint
+from alignmend.errors import ParameterError
+
+Area = Sequence[int] | Literal["edited"]
+"""Decoder layers; `edited` stands, in a recipe, for those that an edit changed and their neighbours (eq. 11-13)."""
 
 
 def harm_direction_removal(
@@ -19,7 +24,7 @@ def harm_direction_removal(
     density: float = 0.1,
     scope: Scope = "model",
     names: Sequence[str] = (),
-    layers: Sequence[int] = (),
+    layers: Area = (),
     kinds: Sequence[Kind] = (),
 ) -> Checkpoint:
     """Remove the direction that fine-tuning on harmful answers takes, at its largest weights.
@@ -38,9 +43,14 @@ def harm_direction_removal(
     | density | k | fraction kept by magnitude; 1 subtracts the whole harm vector (task vector negation) |
     | scope | - | what the fraction is taken of: the `model` as a whole, or each `tensor` |
     | names | - | shell-style patterns: only these tensors take part, and are counted; all if left out |
-    | layers | - | only these decoder layers take part, counted from 0: of an edited model its area (`alignmend diff`) |
+    | layers | E | only these decoder layers take part, counted from 0; `edited` finds the area of an edit |
     | kinds | - | only these kinds take part: `attention`, `mlp`, `norm`, `embedding`, `other` |
     """
+    if isinstance(layers, str):
+        raise ParameterError(
+            f"layers: {layers} is for recipes, which look for the edit; from Python give the area that "
+            "alignmend.locate(aligned, target) finds"
+        )
     harm = harmful - aligned
     if names or layers or kinds:
         harm = operations.select(harm, names=names or None, layers=layers or None, kinds=kinds or None)

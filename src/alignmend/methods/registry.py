@@ -19,9 +19,10 @@ import alignmend.methods
 from alignmend.algebra.values import Checkpoint
 from alignmend.errors import RecipeError
 from alignmend.io.manifest import Method as MethodRecord
+from alignmend.methods.steered import Steered
 from alignmend.nearest import nearest
 
-_NOT_METHODS = {"registry"}
+_NOT_METHODS = {"registry", "steered"}
 _PAPER = re.compile(r"^Paper: (.+?), \"(.+?)\", arXiv (\S+?)$", re.MULTILINE | re.DOTALL)
 _EQUATION = re.compile(r"^Equation: (.+?)\n\n", re.MULTILINE | re.DOTALL)
 _ROW = re.compile(r"^\| (?P<argument>\w+) \| (?P<symbol>[^|]+) \| (?P<meaning>.+) \|$", re.MULTILINE)
@@ -61,7 +62,7 @@ class Method:
     arxiv: str
     equation: str
     arguments: Mapping[str, Argument]
-    build: Callable[..., Checkpoint]
+    build: Callable[..., Checkpoint | Steered]
     """The function itself: operands and numbers in, an expression out."""
 
     @property
@@ -102,7 +103,7 @@ def _method(name: str) -> Method:
     )
 
 
-def _arguments(function: Callable[..., Checkpoint], rows: Mapping[str, re.Match[str]]) -> dict[str, Argument]:
+def _arguments(function: Callable[..., Checkpoint | Steered], rows: Mapping[str, re.Match[str]]) -> dict[str, Argument]:
     hints = typing.get_type_hints(function)
     found: dict[str, Argument] = {}
     for name, parameter in inspect.signature(function).parameters.items():

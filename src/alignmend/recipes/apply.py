@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from alignmend.errors import ParameterError
 from alignmend.execution.description import Description
 from alignmend.execution.plan import Plan, explain
+from alignmend.recipes.areas import with_area
 from alignmend.recipes.build import Built, build, sweep
 from alignmend.recipes.relations import Relations, readings, relations
 from alignmend.recipes.schema import Recipe
+from alignmend.recipes.second_stage import SecondStage, second_stage
 
 if TYPE_CHECKING:
     from alignmend.execution.save import Saved
@@ -33,6 +35,8 @@ class Switches:
     """The largest rank of that adapter; None keeps it exact."""
     allow_unrelated: bool = False
     """Whether models that do not belong together are a warning only."""
+    may_fit: bool = False
+    """Whether a model may be loaded to fit the steering vector of a second stage."""
     diagnose: bool = False
     """Whether task delta and safety vector are measured on every weight, in a pass of its own."""
 
@@ -48,21 +52,35 @@ def apply_recipe(
 
     `folder` is where the recipe lies. Every combination is checked before the first is written.
     """
-    built = [(out / name if name else out, build(one, folder)) for name, one in sweep(recipe)]
     chosen = switches or Switches()
+    recipe, told = with_area(recipe, folder)
+    jobs = [
+        _Job(one, out / name if name else out, second_stage(one, folder, may_fit=chosen.may_fit))
+        for name, one in ((name, _told(build(one, folder), told)) for name, one in sweep(recipe))
+    ]
     related = relations(  # a sweep has the same models
-        built[0][1].models,
+        jobs[0].built.models,
         allow_unrelated=chosen.allow_unrelated,
         exact=chosen.diagnose,
         threads=chosen.threads,
     )
-    return tuple(_apply(one, place, chosen, related, progress) for place, one in built)
+    return tuple(_apply(job, chosen, related, progress) for job in jobs)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One combination of a sweep."""
+
+    built: Built
+    out: Path
+    stage: SecondStage | None
 
 
 def explain_recipe(recipe: Recipe, folder: Path, threads: int | None = None) -> tuple[Plan, ...]:
-    """What `apply_recipe` would do, from headers and the tokenizers' files alone."""
+    """What `apply_recipe` would do, from headers and tokenizers' files alone; only an edit is looked for in weights."""
     output = recipe.output
-    built = [build(combination, folder) for _, combination in sweep(recipe)]
+    recipe, area = with_area(recipe, folder)
+    built = [_told(build(combination, folder), area) for _, combination in sweep(recipe)]
     refused, told = readings(built[0].models)
     known = (*(f"{text}: apply refuses this without --allow-unrelated" for text in refused), *told)
     plans = (
@@ -74,7 +92,11 @@ def explain_recipe(recipe: Recipe, folder: Path, threads: int | None = None) -> 
     return tuple(replace(plan, notes=(*plan.notes, *one.notes, *known)) for plan, one in zip(plans, built, strict=True))
 
 
-def describe(built: Built, related: Relations | None = None) -> Description:
+def _told(built: Built, notes: tuple[str, ...]) -> Built:
+    return replace(built, notes=(*built.notes, *notes))
+
+
+def describe(built: Built, related: Relations | None = None, stage: SecondStage | None = None) -> Description:
     """What the manifest says of a recipe's result."""
     found = related or Relations()
     return Description(
@@ -85,20 +107,18 @@ def describe(built: Built, related: Relations | None = None) -> Description:
         warnings=found.warnings,
         notes=(*built.notes, *found.notes),
         vectors=found.vectors,
+        data={} if stage is None else stage.data,
     )
 
 
 def _apply(
-    built: Built,
-    out: Path,
-    switches: Switches,
-    related: Relations,
-    progress: Callable[[str, int, int], None] | None,
+    job: _Job, switches: Switches, related: Relations, progress: Callable[[str, int, int], None] | None
 ) -> Saved:
     # Imported when something is computed: torch takes a second to load, and explaining does not need it.
     from alignmend.execution.adapter_output import save_adapter
     from alignmend.execution.save import save
 
+    built, stage = job.built, job.stage
     output = built.recipe.output
     common: dict[str, Any] = {
         "dtype": output.dtype,
@@ -106,20 +126,23 @@ def _apply(
         "overwrite": switches.overwrite,
         "hash": switches.hash,
         "hash_inputs": switches.hash_inputs,
-        "description": describe(built, related),
+        "description": describe(built, related, stage),
     }
     if switches.adapter_rank is not None and not switches.as_adapter:
         raise ParameterError("--adapter-rank says what --as-adapter writes: give both, or neither")
+    if switches.as_adapter and stage is not None:
+        raise ParameterError("an adapter has no second stage: leave out --as-adapter, or  --set steering=false")
     if switches.as_adapter:
-        return save_adapter(built.checkpoint, out, rank=switches.adapter_rank, **common)
+        return save_adapter(built.checkpoint, job.out, rank=switches.adapter_rank, **common)
     return save(
         built.checkpoint,
-        out,
+        job.out,
         max_shard_size=output.max_shard_size,
         rounding=output.rounding,
         seed=output.seed,
         threads=switches.threads,
         allow_nonfinite=switches.allow_nonfinite,
+        completion=stage,
         progress=progress,
         **common,
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from alignmend.activations.safe_align import SafeAlign
 from alignmend.algebra.nodes import AdapterDelta, AdapterSource, Source
 from alignmend.algebra.opening import open_adapter, open_checkpoint
 from alignmend.algebra.values import Checkpoint
@@ -16,6 +17,7 @@ from alignmend.io.adapter import open_adapter_folder
 from alignmend.io.folder import is_adapter_folder
 from alignmend.io.hub import find
 from alignmend.methods.registry import Method, get_method
+from alignmend.methods.steered import Steered
 from alignmend.recipes.schema import ModelReference, Recipe, arguments_of
 
 _USUAL_BASES = ("aligned", "base")
@@ -111,16 +113,19 @@ class Operands:
 
     def _locate(self, written: str) -> str:
         """A path that exists here or beside the recipe, else what was written (a hub id)."""
-        here, beside = Path(written), self.folder / written
-        try:
-            both, only_beside = here.exists() and beside.exists(), beside.exists() and not here.exists()
-            if both and not here.samefile(beside):
-                raise RecipeError(
-                    f"{written} exists in the current folder and beside the recipe: write an absolute path"
-                )
-        except (OSError, ValueError) as error:  # a name too long for a file, or with NUL in it
-            raise RecipeError(f"{textwrap.shorten(written, 80)} cannot be looked up ({error})") from None
-        return str(beside) if only_beside else written
+        found = beside(written, self.folder)
+        return written if found == Path(written) else str(found)
+
+
+def beside(written: str, folder: Path) -> Path:
+    """A path that exists here or beside the recipe in `folder`; as it was written where it exists nowhere."""
+    here, there = Path(written), folder / written
+    try:
+        if here.exists() and there.exists() and not here.samefile(there):
+            raise RecipeError(f"{written} exists in the current folder and beside the recipe: write an absolute path")
+        return there if there.exists() and not here.exists() else here
+    except (OSError, ValueError) as error:  # a name too long for a file, or with NUL in it
+        raise RecipeError(f"{textwrap.shorten(written, 80)} cannot be looked up ({error})") from None
 
 
 def _holds_adapter(location: str, revision: str | None) -> bool:
@@ -139,6 +144,14 @@ class Built:
     notes: tuple[str, ...]
     models: Mapping[str, Checkpoint] = field(default_factory=dict)
     """By role; of a role with several models, `role[0]`, `role[1]`, ..."""
+    stage: SafeAlign | None = None
+    """How the activations are steered afterwards."""
+
+
+def open_models(recipe: Recipe, folder: Path) -> Mapping[str, Checkpoint]:
+    """A recipe's models by role. Headers only."""
+    operands = Operands(folder, _flat(recipe.models))
+    return {role: operands.open(role) for role in operands.references}
 
 
 def build(recipe: Recipe, folder: Path) -> Built:
@@ -154,8 +167,9 @@ def build(recipe: Recipe, folder: Path) -> Built:
         names = [f"{role}[{number}]" for number in range(len(given))] if isinstance(given, list) else [role]
         models = [operands.open(name) for name in names]
         arguments[role] = models if many else models[0]
-    checkpoint = method.build(**arguments)
-    return Built(checkpoint, method, recipe, operands.labels, tuple(operands.notes), operands.opened)
+    made = method.build(**arguments)
+    checkpoint, stage = (made.checkpoint, made.stage) if isinstance(made, Steered) else (made, None)
+    return Built(checkpoint, method, recipe, operands.labels, tuple(operands.notes), operands.opened, stage)
 
 
 def _flat(models: Mapping[str, ModelReference | list[ModelReference]]) -> dict[str, ModelReference]:
@@ -176,7 +190,7 @@ def sweep(recipe: Recipe) -> tuple[tuple[str, Recipe], ...]:
     swept = {
         name: value
         for name, value in recipe.parameters.items()
-        if isinstance(value, list) and arguments[name].annotation is float
+        if isinstance(value, list) and arguments[name].annotation in (float, float | None)
     }
     found: list[tuple[str, Recipe]] = [("", recipe)]
     for name, values in swept.items():

@@ -62,6 +62,8 @@ class Data(_Part):
 
     harmful_pairs: str | None = None
     contrast_pairs: str | None = None
+    steering_vector: str | None = None
+    """A vector that was fitted before, instead of contrast pairs."""
     sequence: list[str] = []
 
 
@@ -156,6 +158,8 @@ def _schema(name: str, arguments: Sequence[Argument], kind: Any) -> type[BaseMod
 def _sweepable(annotation: object) -> Any:
     if annotation == (Mapping[int, float] | None):  # a copy of a recipe that went through JSON has text for keys
         return Mapping[Annotated[int, Field(strict=False)], float] | None
+    if annotation == (float | None):
+        return float | list[float] | None
     return float | list[float] if annotation is float else annotation
 
 
