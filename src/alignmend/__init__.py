@@ -9,7 +9,10 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from alignmend.activations.attached import attach as attach
     from alignmend.activations.pairs import ContrastPair as ContrastPair
+    from alignmend.activations.pairs import read_pairs
+    from alignmend.activations.steering import Steering as Steering
     from alignmend.activations.vector import SteeringVector as SteeringVector
     from alignmend.algebra.opening import open_adapter as open_adapter
     from alignmend.algebra.opening import open_checkpoint
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from alignmend.algebra.values import Delta as Delta
     from alignmend.algebra.values import Mask as Mask
     from alignmend.algebra.values import Scores as Scores
+    from alignmend.editing.locate import locate as locate
     from alignmend.errors import AlignmendError as AlignmendError
     from alignmend.execution.plan import explain as explain
     from alignmend.execution.reduce import cosine as cosine
@@ -35,9 +39,12 @@ if TYPE_CHECKING:
     from alignmend.io.verify import verify as verify
     from alignmend.methods.harm_direction_removal import harm_direction_removal as harm_direction_removal
     from alignmend.methods.resta import resta as resta
+    from alignmend.methods.safety_arithmetic import safety_arithmetic as safety_arithmetic
     from alignmend.methods.task_arithmetic import task_arithmetic as task_arithmetic
+    from alignmend.restore.loading import load as load
 
     open = open_checkpoint
+    read_contrast_pairs = read_pairs
 
 _HOMES = {
     "AlignmendError": "errors",
@@ -46,12 +53,16 @@ _HOMES = {
     "Delta": "algebra.values",
     "Mask": "algebra.values",
     "Scores": "algebra.values",
+    "Steering": "activations.steering",
     "SteeringVector": "activations.vector",
+    "attach": "activations.attached",
     "common_rows": "algebra.operations",
     "cosine": "execution.reduce",
     "drop": "algebra.operations",
     "explain": "execution.plan",
     "harm_direction_removal": "methods.harm_direction_removal",
+    "load": "restore.loading",
+    "locate": "editing.locate",
     "magnitude": "algebra.operations",
     "norm": "execution.reduce",
     "open": "algebra.opening:open_checkpoint",
@@ -59,7 +70,9 @@ _HOMES = {
     "open_scores": "algebra.opening",
     "per_layer": "algebra.operations",
     "random_mask": "algebra.operations",
+    "read_contrast_pairs": "activations.pairs:read_pairs",
     "resta": "methods.resta",
+    "safety_arithmetic": "methods.safety_arithmetic",
     "save": "execution.save",
     "select": "algebra.operations",
     "task_arithmetic": "methods.task_arithmetic",
@@ -77,12 +90,16 @@ __all__ = [
     "Delta",
     "Mask",
     "Scores",
+    "Steering",
     "SteeringVector",
+    "attach",
     "common_rows",
     "cosine",
     "drop",
     "explain",
     "harm_direction_removal",
+    "load",
+    "locate",
     "magnitude",
     "norm",
     "open",
@@ -90,7 +107,9 @@ __all__ = [
     "open_scores",
     "per_layer",
     "random_mask",
+    "read_contrast_pairs",
     "resta",
+    "safety_arithmetic",
     "save",
     "select",
     "task_arithmetic",

@@ -32,8 +32,16 @@ def save_vector(
     tensors = {f"{_PREFIX}{layer}": vector.directions[layer].float().contiguous().cpu() for layer in vector.layers}
     metadata = {"format": FORMAT, "site": vector.site, "about": json.dumps(dict(vector.about), sort_keys=True)}
     metadata |= extra
-    replace_bytes(path, save(tensors, metadata))
+    replace_bytes(path, _in_order(save(tensors, metadata)))
     return path
+
+
+def _in_order(data: bytes) -> bytes:
+    """The file with its header's keys sorted: the library writes metadata in an order that changes from run to run."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    text = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def load_vector(path: Path) -> tuple[Mapping[int, torch.Tensor], Site, Mapping[str, Any]]:

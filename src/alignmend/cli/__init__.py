@@ -25,6 +25,7 @@ from alignmend.cli import (
     organism,
     private,
     report,
+    run,
     train,
     vector,
     verify,
@@ -34,6 +35,7 @@ from alignmend.errors import AlignmendError, OutputError
 COMMANDS = (
     demo,
     apply,
+    run,
     explain,
     verify,
     evaluate,

@@ -86,11 +86,12 @@ def _run(arguments: argparse.Namespace) -> int:
     with progress() as report:
         written = apply_recipe(recipe, arguments.recipe.parent, arguments.out, switches, report)
     for saved in written:
-        print(json.dumps(_document(saved)) if arguments.json else _summary(saved))
+        print(json.dumps(document(saved)) if arguments.json else summary(saved))
     return 0
 
 
-def _document(saved: Saved) -> dict[str, object]:
+def document(saved: Saved) -> dict[str, object]:
+    """What `--json` prints of an output."""
     manifest = saved.manifest
     return {
         "out": str(saved.path),
@@ -103,7 +104,8 @@ def _document(saved: Saved) -> dict[str, object]:
     }
 
 
-def _summary(saved: Saved) -> str:
+def summary(saved: Saved) -> str:
+    """What the screen shows of an output."""
     from alignmend.execution.plan import human_bytes
 
     manifest = saved.manifest

@@ -109,8 +109,11 @@ def _backend(arguments: argparse.Namespace) -> Backend:
     if arguments.vllm:
         from alignmend.evaluation.vllm_backend import VllmBackend
 
-        if arguments.vector is not None:
-            raise ParameterError("--vllm cannot apply a vector: bake it into the checkpoint, or leave --vllm out")
+        if "steering" in options:
+            raise ParameterError(
+                "--vllm cannot apply a steering vector: bake it into the checkpoint, leave --vllm out, or measure the "
+                "weights alone with --no-steering"
+            )
         wanted = {key: value for key, value in options.items() if key not in ("batch_size",)}
         return VllmBackend.from_folder(arguments.model, **wanted)
     from alignmend.evaluation.generation import TransformersBackend
@@ -152,19 +155,25 @@ def _sampling(arguments: argparse.Namespace) -> Any:
 
 
 def _steering(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The vector that was given, else the one that belongs to the model."""
+    from alignmend.activations.attached import attached, describe
+    from alignmend.activations.steering import Steering
+    from alignmend.activations.vector import SteeringVector
+
     if arguments.vector is None:
         if arguments.coefficient is not None:
             raise ParameterError("--coefficient is the strength of a steering vector: give --vector as well")
-        return {}
-    from alignmend.activations.vector import SteeringVector
-
-    if arguments.coefficient is None:
+        found = attached(arguments.model) if arguments.steering else None
+    elif arguments.coefficient is None:
         raise ParameterError("--vector needs --coefficient: how strongly the vector is applied, such as 0.1")
-    vector = SteeringVector.load(arguments.vector)
-    coefficient = arguments.coefficient
+    else:
+        found = SteeringVector.load(arguments.vector), Steering(arguments.coefficient)
+    if found is None:
+        return {}
+    vector, how = found
     return {
-        "steering": lambda model: vector.apply(model, coefficient),
-        "steering_description": f"{vector.content_hash[:12]} x {coefficient:g} at {vector.site}, norm preserved",
+        "steering": lambda model: vector.steer(model, how),
+        "steering_description": describe(vector, how),
     }
 
 

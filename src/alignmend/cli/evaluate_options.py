@@ -64,6 +64,12 @@ def _answers(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--vector", type=Path, metavar="FILE", help="steering vector to apply")
     group.add_argument("--coefficient", type=float, metavar="C", help="strength of the vector")
     group.add_argument(
+        "--no-steering",
+        dest="steering",
+        action="store_false",
+        help="leave out the steering vector that belongs to the model",
+    )
+    group.add_argument(
         "--run-code", action="store_true", help="run the code that answers to HumanEval and MBPP hold, in a sandbox"
     )
 

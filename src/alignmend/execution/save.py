@@ -86,8 +86,8 @@ def save(
     order of the expression and rounded once, `rounding` `"nearest"` or `"stochastic"` (bfloat16, by `seed`). The same
     expression gives the same bytes for any number of `threads` and any sharding of the inputs. The folder appears
     whole or not at all; `resume` continues a killed run to the same bytes and leaves a finished one as it is,
-    `overwrite` replaces what is there. `completion` is called when all weights are written, and may add files. `hash` puts a SHA-256 of every output file into the manifest, `hash_inputs`
-    also one of every input.
+    `overwrite` replaces what is there. `completion` is called when all weights are written, and may add
+    files. `hash` puts a SHA-256 of every output file into the manifest, `hash_inputs` also one of every input.
 
     Raises `MismatchError`, `NonFiniteError` (unless `allow_nonfinite`), `OutputError`, `FileFormatError`.
     """
@@ -189,7 +189,14 @@ class _Run:
         """Of everything that the bytes depend on: only a run with the same key may be resumed."""
         options = (self.options.dtype, self.options.rounding, self.options.seed, self.options.allow_nonfinite)
         described = repr(
-            (repr(self.checkpoint), options, file_states(self.inputs), [shard.header for shard in shards], versions(), self.description.data)
+            (
+                repr(self.checkpoint),
+                options,
+                file_states(self.inputs),
+                [shard.header for shard in shards],
+                versions(),
+                self.description.data,
+            )
         )
         return hashlib.sha256(described.encode()).hexdigest()
 

@@ -120,7 +120,7 @@ def _unwrapped(text: str) -> str:
 
 def type_name(annotation: object) -> str:
     """How help shows a type: `number`, `text`, a list of choices, ..."""
-    if isinstance(annotation, UnionType):
+    if isinstance(annotation, UnionType) or typing.get_origin(annotation) is typing.Union:
         return " or ".join(type_name(part) for part in typing.get_args(annotation) if part is not type(None))
     if typing.get_origin(annotation) is typing.Literal:
         return " | ".join(str(choice) for choice in typing.get_args(annotation))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,14 +10,26 @@ from typing import TYPE_CHECKING, Any
 from alignmend.errors import ParameterError
 from alignmend.execution.description import Description
 from alignmend.execution.plan import Plan, explain
+from alignmend.io.manifest import Input
 from alignmend.recipes.areas import with_area
 from alignmend.recipes.build import Built, build, sweep
 from alignmend.recipes.relations import Relations, readings, relations
-from alignmend.recipes.schema import Recipe
+from alignmend.recipes.schema import ModelReference, Recipe
 from alignmend.recipes.second_stage import SecondStage, second_stage
 
 if TYPE_CHECKING:
     from alignmend.execution.save import Saved
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a manifest tells of a recipe whose parts were made for it: the models that it named, the files that they
+    came from, and notes.
+    """
+
+    models: Mapping[str, ModelReference | list[ModelReference]]
+    data: Mapping[str, Input]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -37,6 +49,8 @@ class Switches:
     """Whether models that do not belong together are a warning only."""
     may_fit: bool = False
     """Whether a model may be loaded to fit the steering vector of a second stage."""
+    origin: Origin | None = None
+    """Of a recipe whose parts were made for it."""
     diagnose: bool = False
     """Whether task delta and safety vector are measured on every weight, in a pass of its own."""
 
@@ -96,18 +110,26 @@ def _told(built: Built, notes: tuple[str, ...]) -> Built:
     return replace(built, notes=(*built.notes, *notes))
 
 
-def describe(built: Built, related: Relations | None = None, stage: SecondStage | None = None) -> Description:
+def describe(
+    built: Built,
+    related: Relations | None = None,
+    stage: SecondStage | None = None,
+    origin: Origin | None = None,
+) -> Description:
     """What the manifest says of a recipe's result."""
     found = related or Relations()
+    recipe, notes = built.recipe, built.notes
+    if origin is not None:
+        recipe, notes = recipe.model_copy(update={"models": origin.models}), (*notes, *origin.notes)
     return Description(
-        recipe=built.recipe.model_dump(mode="json", exclude_defaults=True),
+        recipe=recipe.model_dump(mode="json", exclude_defaults=True),
         parameters=built.recipe.parameters,
         methods=(built.method.record,),
         labels=built.labels,
         warnings=found.warnings,
-        notes=(*built.notes, *found.notes),
+        notes=(*notes, *found.notes),
         vectors=found.vectors,
-        data={} if stage is None else stage.data,
+        data={**({} if stage is None else stage.data), **({} if origin is None else origin.data)},
     )
 
 
@@ -126,7 +148,7 @@ def _apply(
         "overwrite": switches.overwrite,
         "hash": switches.hash,
         "hash_inputs": switches.hash_inputs,
-        "description": describe(built, related, stage),
+        "description": describe(built, related, stage, switches.origin),
     }
     if switches.adapter_rank is not None and not switches.as_adapter:
         raise ParameterError("--adapter-rank says what --as-adapter writes: give both, or neither")

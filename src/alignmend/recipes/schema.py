@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -16,7 +17,7 @@ from alignmend.methods.registry import Argument, Method, get_method
 from alignmend.nearest import nearest
 from alignmend.recipes.lines import Document, KeyPath, read_yaml
 
-_MAY_BE_EMPTY = ("parameters", "data", "output")
+_MAY_BE_EMPTY = ("parameters", "data", "training", "output")
 _SWEEP = "list[float]"
 _TYPE_NOTES = ("float", "int", "str")
 _PLAINER = {
@@ -67,6 +68,22 @@ class Data(_Part):
     sequence: list[str] = []
 
 
+class Training(_Part):
+    """How `run` trains a model that the recipe lacks; what is left out is as in `alignmend train`."""
+
+    lora_rank: int | None = None
+    """Full training where left out."""
+    learning_rate: float | None = None
+    epochs: float = 3.0
+    max_steps: int | None = None
+    batch_size: int = 8
+    max_length: int = 1024
+    stop_loss: float | None = None
+    """Nats per answer token at which an ascent ends."""
+    template: str = "auto"
+    seed: int = 0
+
+
 class Recipe(_Part):
     """A method with its operands and numbers."""
 
@@ -74,21 +91,24 @@ class Recipe(_Part):
     models: dict[str, ModelReference | list[ModelReference]]
     parameters: dict[str, JsonValue] = {}
     data: Data = Data()
+    training: Training = Training()
     output: Output = Output()
 
 
-def load_recipe(path: Path, settings: Sequence[str] = ()) -> tuple[Recipe, Document]:
+def load_recipe(path: Path, settings: Sequence[str] = (), lacking: Collection[str] = ()) -> tuple[Recipe, Document]:
     """Read and check a recipe; `settings` are `key=value` overrides such as `parameters.coefficient=0.4`.
+
+    `lacking` names roles that need not be there yet.
 
     Raises `RecipeError` that names the line, and for an unknown key the nearest known one.
     """
     from alignmend.recipes.settings import override
 
     document = override(read_yaml(path), settings)
-    return check_recipe(document), document
+    return check_recipe(document, lacking), document
 
 
-def check_recipe(document: Document) -> Recipe:
+def check_recipe(document: Document, lacking: Collection[str] = ()) -> Recipe:
     """A document as a recipe of its method; raises `RecipeError` that lists everything wrong with it."""
     value = {key: block for key, block in document.value.items() if block is not None or key not in _MAY_BE_EMPTY}
     if not isinstance(value.get("method"), str):
@@ -100,7 +120,7 @@ def check_recipe(document: Document) -> Recipe:
     models, parameters = _references(value.get("models"), method), value.get("parameters", {})
     problems = [
         *_problems(Recipe, {**value, "models": {}, "parameters": {}}, document, ()),
-        *_problems(models_schema(method.name), models, document, ("models",)),
+        *_problems(models_schema(method.name, frozenset(lacking)), models, document, ("models",)),
         *_problems(parameters_schema(method.name), parameters, document, ("parameters",)),
     ]
     if problems:
@@ -142,9 +162,13 @@ def parameters_schema(method: str) -> type[BaseModel]:
 
 
 @cache
-def models_schema(method: str) -> type[BaseModel]:
-    """The pydantic model of a method's roles."""
-    arguments = [argument for argument in get_method(method).arguments.values() if argument.is_model]
+def models_schema(method: str, lacking: frozenset[str] = frozenset()) -> type[BaseModel]:
+    """The pydantic model of a method's roles; those in `lacking` may be left out."""
+    arguments = [
+        replace(argument, required=argument.required and argument.name not in lacking)
+        for argument in get_method(method).arguments.values()
+        if argument.is_model
+    ]
     return _schema(
         f"{method} models", arguments, lambda argument: list[ModelReference] if argument.many else ModelReference
     )
@@ -178,7 +202,10 @@ def _message(error: Any, schema: type[BaseModel], document: Document, path: KeyP
         known = _fields_at(schema, place[:-1])
         return f"{where}: unknown key {shown!r}{nearest(str(place[-1]), known)}; known here: {', '.join(known)}"
     if error["type"] == "missing":
-        return f"{where}: {shown} is missing"
+        made = (
+            "; alignmend run trains it from data.harmful_pairs" if _has_pairs(document) and path == ("models",) else ""
+        )
+        return f"{where}: {shown} is missing{made}"
     if path == ("models",) and not place:
         return f"{document.name} needs models, one line for each role: {', '.join(schema.model_fields)}"
     if _SWEEP in error["loc"] or "float" in error["loc"]:
@@ -187,6 +214,11 @@ def _message(error: Any, schema: type[BaseModel], document: Document, path: KeyP
         return f"{where}: {shown}: give one model, a folder or a hub id, not {_excerpt(error['input'])}"
     text = _PLAINER.get(error["type"], error["msg"][0].lower() + error["msg"][1:])
     return f"{where}: {shown}: {text}, not {_excerpt(error['input'])}"
+
+
+def _has_pairs(document: Document) -> bool:
+    data = document.value.get("data")
+    return isinstance(data, Mapping) and bool(data.get("harmful_pairs"))
 
 
 def _place(location: Sequence[str | int]) -> KeyPath:
@@ -202,6 +234,6 @@ def _fields_at(schema: type[BaseModel], place: Sequence[str | int]) -> list[str]
     """The keys known at a place inside a schema."""
     if not place:
         return list(schema.model_fields)
-    blocks: dict[str, type[BaseModel]] = {"output": Output, "data": Data}
+    blocks: dict[str, type[BaseModel]] = {"output": Output, "data": Data, "training": Training}
     inner = blocks.get(str(place[0]), ModelReference)
     return list(inner.model_fields)

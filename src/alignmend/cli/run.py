@@ -1,0 +1,66 @@
+"""`alignmend run`: a recipe with everything that it lacks: harm model, patches, steering vector."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from alignmend.cli.options import Subparsers, add_json, add_settings, add_threads, command
+from alignmend.cli.progress import progress
+
+
+def add_to(subparsers: Subparsers) -> None:
+    """Add the command."""
+    parser = command(
+        subparsers,
+        "run",
+        _run,
+        summary="Make what a recipe lacks, then apply it",
+        detail="Models that the recipe does not name are trained from data.harmful_pairs, a steering vector is fitted "
+        "on data.contrast_pairs. Trained parts are private and removed at the end.",
+        interrupted="; run the same command with --resume to go on",
+    )
+    parser.add_argument("recipe", type=Path, help="YAML file with method, models, parameters and data")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    add_settings(parser)
+    parser.add_argument("--resume", action="store_true", help="continue a run that was killed")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is in DIR")
+    parser.add_argument("--keep-private", action="store_true", help="keep trained parts, in DIR-private")
+    parser.add_argument(
+        "--allow-unrelated",
+        action="store_true",
+        help="go on although a model does not look like a descendant of the aligned one",
+    )
+    add_threads(parser)
+    add_json(parser)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from alignmend.cli.apply import document, summary
+    from alignmend.recipes.apply import Switches
+    from alignmend.recipes.schema import load_recipe
+    from alignmend.restore.parts import PARTS
+    from alignmend.restore.recipe_run import run_recipe
+
+    recipe, _ = load_recipe(arguments.recipe, arguments.settings, lacking=PARTS)
+    switches = Switches(
+        threads=arguments.threads,
+        resume=arguments.resume,
+        overwrite=arguments.overwrite,
+        allow_unrelated=arguments.allow_unrelated,
+    )
+    with progress() as report:
+        ran = run_recipe(
+            recipe,
+            arguments.recipe.parent,
+            arguments.out,
+            switches,
+            keep_private=arguments.keep_private,
+            progress=report,
+        )
+    for saved in ran.written:
+        print(json.dumps(document(saved)) if arguments.json else summary(saved))
+    if ran.parts is not None and not arguments.json:
+        print(f"  PRIVATE   do not publish; alignmend private clean {ran.parts}  removes it")
+    return 0

@@ -1,0 +1,28 @@
+"""A restored model as one thing: its weights, its tokenizer, and the steering vector that belongs to it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+
+def load(
+    folder: str | Path, *, device: str | None = None, dtype: str = "auto", steering: bool = True
+) -> tuple[Any, Any]:
+    """Model and tokenizer of a folder (or cached hub id), steered by its own vector for as long as the model lives.
+
+    A checkpoint without `steering.safetensors` is loaded as it is, and so is any with `steering` false. `device` is a
+    GPU where there is one, unless given; `dtype` `auto` is float32 on a CPU, the stored one elsewhere.
+    """
+    from alignmend.activations.attached import attached
+    from alignmend.evaluation.devices import load_model
+
+    found = attached(folder) if steering else None
+    model, tokenizer = load_model(folder, device, dtype)
+    if found is not None:
+        vector, how = found
+        # Never left: the hooks stay while the model does, which holds the stack.
+        model.alignmend_steering = stack = ExitStack()
+        stack.enter_context(vector.steer(model, how))
+    return model, tokenizer

@@ -1,0 +1,126 @@
+"""A recipe run whole: what it lacks is made first, then its arithmetic is applied and its steering vector fitted."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alignmend.errors import FileFormatError, OutputError
+from alignmend.io.identity import sha256_of
+from alignmend.io.manifest import Input, InputFile, Manifest, read_manifest
+from alignmend.io.private import MARKER_NAME, mark_private
+from alignmend.io.staging import settle
+from alignmend.recipes.apply import Origin, Switches, apply_recipe
+from alignmend.recipes.areas import with_area
+from alignmend.recipes.build import beside, build, sweep
+from alignmend.recipes.schema import Recipe
+from alignmend.recipes.second_stage import second_stage
+from alignmend.restore.parts import check_makeable, lacking, make_parts, stand_in
+
+if TYPE_CHECKING:
+    from alignmend.execution.save import Saved
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much is done, and of how much."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a run wrote; `parts` is the folder of private parts, where they were kept."""
+
+    written: tuple[Saved, ...]
+    parts: Path | None
+
+
+def run_recipe(
+    recipe: Recipe,
+    folder: Path,
+    out: Path,
+    switches: Switches,
+    *,
+    keep_private: bool = False,
+    progress: Progress | None = None,
+) -> Ran:
+    """Make what `recipe`, which lies in `folder`, lacks; then write `out` as `apply` does, with its second stage.
+
+    Trained parts lie in `OUT-private` until the output is whole; then they are removed, unless `keep_private`. A run
+    that was killed continues with `resume`. Raises what training and applying raise.
+    """
+    report = progress or (lambda what, done, total: None)
+    recipe, told = with_area(recipe, folder)
+    wanted, place = lacking(recipe), out.with_name(f"{out.name}-private")
+    check_makeable(recipe, folder, wanted)
+    for _, one in sweep(stand_in(recipe)):  # what is wrong is to be told before hours of training
+        second_stage(build(one, folder), folder, may_fit=True)
+    _check_place(out, place, switches, has_parts=bool(wanted))
+    if wanted and switches.resume and (done := _finished(recipe, folder, out)):
+        settle(out)
+        return Ran(done, None)
+    origin = Origin(recipe.models, _data(recipe, folder) if wanted else {}, told)
+    if wanted:
+        _prepare(place)
+        made = dict(make_parts(recipe, folder, place, resume=switches.resume, progress=report))
+        recipe = recipe.model_copy(update={"models": {**recipe.models, **made}})
+    written = apply_recipe(recipe, folder, out, replace(switches, may_fit=True, origin=origin), report)
+    if wanted and not keep_private:
+        _remove(place, wanted)
+    return Ran(written, place if wanted and keep_private else None)
+
+
+def _check_place(out: Path, place: Path, switches: Switches, *, has_parts: bool) -> None:
+    """Refuse before hours of training what would be refused after them."""
+    taken = out.is_dir() and any(out.iterdir())
+    if taken and not (switches.overwrite or switches.resume):
+        raise OutputError(f"{out} exists and is not empty: choose another folder, or pass --overwrite to replace it")
+    if has_parts and place.exists() and not place.is_dir():
+        raise OutputError(f"{place} is where private parts are made, and is no folder: choose another name for {out}")
+
+
+def _prepare(place: Path) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    mark_private(place, "Parts of a safety method on their way: models trained to be worse. Never publish them.")
+
+
+def _data(recipe: Recipe, folder: Path) -> dict[str, Input]:
+    assert recipe.data.harmful_pairs is not None
+    path = beside(recipe.data.harmful_pairs, folder)
+    content = sha256_of(path)
+    file = InputFile(file=path.name, bytes=path.stat().st_size, header_sha256=content, sha256=content)
+    return {"harmful_pairs": Input(location=str(path), files=[file])}
+
+
+def _remove(place: Path, roles: Sequence[str]) -> None:
+    for role in roles:
+        shutil.rmtree(place / role, ignore_errors=True)
+    with suppress(OSError):  # something else is in it
+        (place / MARKER_NAME).unlink()
+        place.rmdir()
+
+
+def _finished(recipe: Recipe, folder: Path, out: Path) -> tuple[Saved, ...]:
+    """What an earlier run of this recipe on these pairs has written, where all of it is whole; else nothing."""
+    from alignmend.execution.save import Saved
+    from alignmend.execution.steps import StepTable
+
+    data, found = _data(recipe, folder), []
+    for name, one in sweep(recipe):
+        place = out / name if name else out
+        manifest = _whole(place)
+        asked = one.model_dump(mode="json", exclude_defaults=True)
+        if manifest is None or manifest.recipe != asked or not data.items() <= manifest.inputs.items():
+            return ()
+        found.append(Saved(place, manifest, StepTable(()), {}, ()))
+    return tuple(found)
+
+
+def _whole(place: Path) -> Manifest | None:
+    try:
+        manifest = read_manifest(place)
+    except FileFormatError:
+        return None
+    sizes = {place / one.file: one.bytes for one in manifest.outputs}
+    return manifest if all(path.is_file() and path.stat().st_size == size for path, size in sizes.items()) else None
