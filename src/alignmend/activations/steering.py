@@ -85,6 +85,14 @@ def steering(
     Padding, which the attention mask tells, is left alone. Graphs that `torch.compile` made before, inside or with the
     context are thrown away at both ends, as they would ignore hooks that come and go.
     """
+    with install(model, directions, layers, site, how):
+        yield
+
+
+def install(
+    model: Any, directions: Mapping[int, torch.Tensor], layers: Layers, site: Site, how: Steering
+) -> ExitStack:
+    """Steer `model` until the stack that is returned is closed; where nobody closes it, for as long as it lives."""
     _check(model, directions, layers)
     seen = _Seen()
     with ExitStack() as stack:
@@ -96,7 +104,7 @@ def steering(
             handle = module.register_forward_hook(_hook(_on_device(direction, module), how, seen))
             stack.callback(handle.remove)
         _forget_graphs()
-        yield
+        return stack.pop_all()
 
 
 class _Seen:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignmend.activations.steering import Steering, Strength, Tokens, steering
+from alignmend.activations.steering import Steering, Strength, Tokens, install, steering
 from alignmend.anatomy.layers import Site, decoder_layers
 from alignmend.errors import MismatchError, ParameterError
 
@@ -91,6 +91,10 @@ class SteeringVector:
         """`apply` with its settings as one value."""
         path = layer_path or self.about.get("layer_path")
         return steering(model, self.directions, decoder_layers(model, path), self.site, how)
+
+    def install(self, model: Any, how: Steering) -> ExitStack:
+        """Steer `model` for good, or until the stack that is returned is closed."""
+        return install(model, self.directions, decoder_layers(model, self.about.get("layer_path")), self.site, how)
 
     @property
     def layers(self) -> tuple[int, ...]:

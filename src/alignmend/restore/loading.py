@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,5 @@ def load(
     model, tokenizer = load_model(folder, device, dtype)
     if found is not None:
         vector, how = found
-        # Never left: the hooks stay while the model does, which holds the stack.
-        model.alignmend_steering = stack = ExitStack()
-        stack.enter_context(vector.steer(model, how))
+        vector.install(model, how)
     return model, tokenizer
