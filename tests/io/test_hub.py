@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from alignmend.errors import FileFormatError, MissingExtraError, RecipeError
-from alignmend.io.hub import find, is_hub_id
+from alignmend.io.hub import find, is_hub_id, optional_file
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -99,3 +99,21 @@ def test_offline_without_a_snapshot_says_that_both_readings_failed(tmp_path: Pat
     message = offline(tmp_path, program)
     assert "org/name@main: no such path on this machine; read as a hub id," in message
     assert "HF_HUB_OFFLINE" in message
+
+
+def test_a_file_that_may_be_there_is_found_in_a_folder_or_the_cache(tmp_path: Path) -> None:
+    (tmp_path / "steering.safetensors").write_bytes(b"x")
+    assert optional_file(tmp_path, "steering.safetensors") == tmp_path / "steering.safetensors"
+    assert optional_file(tmp_path, "other.safetensors") is None
+    assert optional_file(tmp_path / "nowhere", "other.safetensors") is None
+    cache = tmp_path / "cache"
+    snapshot = cache / "models--org--name" / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").write_text(COMMIT)
+    (snapshot / "steering.safetensors").write_bytes(b"x")
+    program = (
+        "from alignmend.io.hub import optional_file\n"
+        "for name in ('steering.safetensors', 'other.safetensors'): print(optional_file('org/name', name))"
+    )
+    assert offline(cache, program).split() == [str(snapshot / "steering.safetensors"), "None"]

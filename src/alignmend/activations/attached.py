@@ -15,6 +15,7 @@ from alignmend.activations.vector import SteeringVector
 from alignmend.errors import AlignmendError, FileFormatError, MismatchError, OutputError
 from alignmend.io.card import CARD_NAME, model_card, read_licence
 from alignmend.io.folder import open_checkpoint_folder
+from alignmend.io.hub import optional_file
 from alignmend.io.identity import sha256_of
 from alignmend.io.manifest import MANIFEST_NAME, STEERING_NAME, Manifest, OutputFile, manifest_bytes, read_manifest
 
@@ -47,9 +48,9 @@ def attach(vector: SteeringVector, folder: str | Path, how: Steering, *, overwri
 
 
 def attached(folder: str | Path) -> tuple[SteeringVector, Steering] | None:
-    """The vector that belongs to the checkpoint in `folder` and how it is applied; `None` where there is none."""
-    path = Path(folder) / STEERING_NAME
-    if not path.is_file():
+    """The vector that belongs to the checkpoint in `folder` (or of a hub id) and how it is applied; `None` where there is none."""
+    path = optional_file(folder, STEERING_NAME)
+    if path is None:
         return None
     return SteeringVector.load(path), _how(path)
 

@@ -56,6 +56,25 @@ def find(location: str | Path, *, revision: str | None = None) -> Found:
     return Found(snapshot, _snapshot_revision(snapshot))
 
 
+def optional_file(location: str | Path, name: str) -> Path | None:
+    """The file `name` of a local folder or of a hub repository (fetched where need be); `None` where there is none.
+
+    What is neither a folder nor a hub repository, or cannot be asked for, has no such file: loading it says why.
+    """
+    written = str(location)
+    path = Path(written).expanduser()
+    if _exists(path) or isinstance(location, Path) or not is_hub_id(written):
+        return path / name if (path / name).is_file() else None
+    try:
+        from huggingface_hub import errors, hf_hub_download
+    except ImportError:
+        return None
+    try:
+        return Path(hf_hub_download(written, name))
+    except (errors.HfHubHTTPError, errors.HTTPError, OSError, ValueError):
+        return None
+
+
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
