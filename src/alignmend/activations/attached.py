@@ -48,7 +48,7 @@ def attach(vector: SteeringVector, folder: str | Path, how: Steering, *, overwri
 
 
 def attached(folder: str | Path) -> tuple[SteeringVector, Steering] | None:
-    """The vector that belongs to the checkpoint in `folder` (or of a hub id) and how it is applied; `None` where there is none."""
+    """The vector of the checkpoint in `folder` (or of a hub id) and how it is applied; `None` where there is none."""
     path = optional_file(folder, STEERING_NAME)
     if path is None:
         return None
