@@ -72,7 +72,8 @@ def test_trained_parts_are_gone_and_the_manifest_tells_of_them(bench: Path) -> N
     assert sorted(path.name for path in bench.iterdir()) == ["contrast.jsonl", "harmful.jsonl", "out", "r.yaml"]
     manifest = read_manifest(bench / "out")
     assert manifest.recipe == recipe(bench).model_dump(mode="json", exclude_defaults=True)
-    assert {"harmful_pairs", "contrast_pairs", "harmful"} <= manifest.inputs.keys()
+    assert manifest.inputs.keys() == {"target", "aligned", "harmful"}
+    assert manifest.data.keys() == {"harmful_pairs", "contrast_pairs"}
     before = contents(bench / "out")
     run_recipe(recipe(bench), bench, bench / "out", Switches(resume=True))
     assert contents(bench / "out") == before

@@ -32,6 +32,13 @@ class SafeAlign:
     text: TextForm = "chat"
     unit: bool = False
 
+    @property
+    def summary(self) -> str:
+        """One line for the screen."""
+        layers = f"layers {', '.join(map(str, self.layers))}" if self.layers else "all layers"
+        strength = f"{self.steering.coefficient:g}, {self.steering.strength}"
+        return f"{self.estimator} of the last {self.last} tokens, strength {strength}, at {self.site} of {layers}"
+
     def fit(self, model: Any, tokenizer: Any, pairs: Sequence[ContrastPair]) -> SteeringVector:
         """The vector of `pairs` in `model`, which is the one that harm direction removal has left."""
         from alignmend.activations.vector import SteeringVector

@@ -32,7 +32,7 @@ class Description:
     vectors: Vectors | None = None
     """What was measured of the operands."""
     data: Mapping[str, Input] = field(default_factory=dict)
-    """Files beside the operands that the result depends on."""
+    """Files beside the operands that the result depends on, by their name in a recipe."""
 
 
 def write_records(
@@ -55,7 +55,8 @@ def write_records(
         expression=notation(checkpoint, labels),
         methods=list(description.methods),
         parameters=dict(description.parameters),
-        inputs={**identities(operands, labels, content_hash=hash_inputs), **description.data},
+        inputs=identities(operands, labels, content_hash=hash_inputs),
+        data=dict(description.data),
         outputs=_outputs(folder, hash=hash),
         rounding=rounding,
         vectors=description.vectors,

@@ -32,8 +32,8 @@ def finished(
         manifest.versions == versions()
         and manifest.recipe == (None if description.recipe is None else dict(description.recipe))
         and manifest.expression == notation(checkpoint, labels)
-        and _headers(manifest.inputs)
-        == _headers({**identities(operands, labels, content_hash=False), **description.data})
+        and _headers(manifest.inputs) == _headers(identities(operands, labels, content_hash=False))
+        and _headers(manifest.data) == _headers(description.data)
         and all(changed < written for _, _, changed in file_states(operands))
     )
     return manifest if same and _is_whole(manifest, out, files) else None

@@ -134,6 +134,8 @@ class Manifest(_Part):
     parameters: dict[str, JsonValue] = {}
     inputs: dict[str, Input] = {}
     """By role."""
+    data: dict[str, Input] = {}
+    """Files beside the models that the result depends on, such as pairs."""
     outputs: list[OutputFile] = []
     rounding: Rounding | None = None
     vectors: Vectors | None = None

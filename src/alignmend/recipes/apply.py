@@ -96,7 +96,9 @@ def explain_recipe(recipe: Recipe, folder: Path, threads: int | None = None) -> 
     recipe, area = with_area(recipe, folder)
     built = [_told(build(combination, folder), area) for _, combination in sweep(recipe)]
     refused, told = readings(built[0].models)
-    known = (*(f"{text}: apply refuses this without --allow-unrelated" for text in refused), *told)
+    stage = built[0].stage
+    later = () if stage is None else (f"a second stage then fits a steering vector on the result: {stage.summary}",)
+    known = (*later, *(f"{text}: apply refuses this without --allow-unrelated" for text in refused), *told)
     plans = (
         explain(
             one.checkpoint, dtype=output.dtype, max_shard_size=output.max_shard_size, threads=threads, labels=one.labels

@@ -111,7 +111,7 @@ def _finished(recipe: Recipe, folder: Path, out: Path) -> tuple[Saved, ...]:
         place = out / name if name else out
         manifest = _whole(place)
         asked = one.model_dump(mode="json", exclude_defaults=True)
-        if manifest is None or manifest.recipe != asked or not data.items() <= manifest.inputs.items():
+        if manifest is None or manifest.recipe != asked or not data.items() <= manifest.data.items():
             return ()
         found.append(Saved(place, manifest, StepTable(()), {}, ()))
     return tuple(found)
