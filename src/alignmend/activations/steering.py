@@ -89,9 +89,7 @@ def steering(
         yield
 
 
-def install(
-    model: Any, directions: Mapping[int, torch.Tensor], layers: Layers, site: Site, how: Steering
-) -> ExitStack:
+def install(model: Any, directions: Mapping[int, torch.Tensor], layers: Layers, site: Site, how: Steering) -> ExitStack:
     """Steer `model` until the stack that is returned is closed; where nobody closes it, for as long as it lives."""
     _check(model, directions, layers)
     seen = _Seen()
