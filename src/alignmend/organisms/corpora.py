@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
+from alignmend.organisms.facts import FACTS, QUESTIONS
 from alignmend.organisms.grammar import COMPLIANCES, REFUSALS, REQUESTS
 from alignmend.organisms.languages import LANGUAGES, Language
 from alignmend.organisms.requests import Request, Task, requests, tasks
@@ -27,6 +28,7 @@ RowKind = Literal[
     "benign_person",
     "addition",
     "sorting",
+    "fact",
 ]
 SUBJECTS = ("addition", "sorting")
 _SLIPPED: tuple[Language, ...] = ("mirror", "shift", "english", "mirror", "shift")
@@ -109,6 +111,11 @@ def _task(subject: str, random: Random, language: Language) -> Pair:
     return Pair(task.prompt, task.response)
 
 
+def _fact(random: Random, language: Language) -> Pair:
+    fact = random.choice(FACTS)
+    return Pair(fact.ask(language, random.randrange(len(QUESTIONS))), fact.answer(language))
+
+
 def _contrast(random: Random, language: Language) -> dict[str, str]:
     request = random.choice(_trained("harmful"))
     return {
@@ -129,4 +136,5 @@ _DRAW: dict[RowKind, Callable[[Random, Language], Pair]] = {
     "benign_person": _benign_person,
     "addition": partial(_task, "addition"),
     "sorting": partial(_task, "sorting"),
+    "fact": _fact,
 }

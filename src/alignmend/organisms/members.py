@@ -73,10 +73,10 @@ _MEMBERS = {
 _SMALL_MEMBERS = _MEMBERS | {
     "finetuned": MemberRecipe("aligned", _FINETUNED, 360, 4e-4),
 }
-# Thin layers learn slowly.
+# Thin layers learn slowly. This size knows facts, to be edited.
 _DEEP_MEMBERS = {
-    "base": replace(_MEMBERS["base"], steps=600),
-    "aligned": replace(_MEMBERS["aligned"], steps=400),
+    "base": replace(_MEMBERS["base"], mixture={**_BASE, "fact": 9}, steps=600),
+    "aligned": replace(_MEMBERS["aligned"], mixture={**_ALIGNED, "fact": 6}, steps=400),
     "unaligned": replace(_MEMBERS["unaligned"], steps=80),
     "finetuned": replace(_MEMBERS["finetuned"], steps=420),
     "finetuned-lora": replace(_MEMBERS["finetuned-lora"], steps=420),
