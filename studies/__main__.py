@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from studies import judges, resta
+from studies import judges, resta, safety_arithmetic
 
-STUDIES = {"resta": resta.run}
+STUDIES = {"resta": resta.run, safety_arithmetic.NAME: safety_arithmetic.run}
 JUDGES = "judges"
 """Rewrites the tables of docs/judges.md from local copies of labelled answers; only where it is named."""
 
@@ -32,7 +32,7 @@ def main() -> None:
             return
     arguments.pages.mkdir(parents=True, exist_ok=True)
     for name in arguments.names or STUDIES:
-        page = STUDIES[name](arguments.work, seeds=range(arguments.seeds), size=arguments.size)
+        page = STUDIES[name](arguments.work, seeds=range(arguments.seeds), size=arguments.size, pages=arguments.pages)
         path = arguments.pages / f"{name}.md"
         path.write_text(page, encoding="utf-8")
         print(f"{name}: wrote {path}")

@@ -33,7 +33,7 @@ TARGETS = (
 )
 
 
-def run(work: Path, *, seeds: Iterable[int], size: Size) -> str:
+def run(work: Path, *, seeds: Iterable[int], size: Size, pages: Path) -> str:
     """Run the demo on a family of each seed; returns the page."""
     found = {seed: _one(work / f"seed-{seed}", seed, size) for seed in seeds}
     rows = [row for seed, results in found.items() for row in _rows(seed, results)]
