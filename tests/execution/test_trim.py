@@ -237,7 +237,7 @@ def test_a_density_is_a_fraction(density: float, tmp_path: Path) -> None:
 def test_a_scope_is_tensor_or_model(tmp_path: Path) -> None:
     _, delta = open_delta(tmp_path, {"w": torch.ones(4)})
     for density in (0.5, 1.0):
-        with pytest.raises(ParameterError, match="scope is 'tensor' or 'model', not 'layer'"):
+        with pytest.raises(ParameterError, match="scope is 'tensor', 'row' or 'model', not 'layer'"):
             am.trim(delta, density=density, scope="layer")  # type: ignore[arg-type]
 
 

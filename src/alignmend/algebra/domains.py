@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from alignmend.algebra.names import is_buffer
-from alignmend.algebra.nodes import AdapterDelta, DeltaNode, Difference, ScoreNode, Selected, StoredScores
+from alignmend.algebra.nodes import (
+    AdapterDelta,
+    DeltaNode,
+    Difference,
+    ScoreNode,
+    Selected,
+    SelectedScores,
+    StoredScores,
+)
 from alignmend.algebra.problems import Problems
 from alignmend.algebra.tying import check_tying, is_tied_copy, lookup, tied_alias, tying_hint
 from alignmend.algebra.walks import Leaf, operands_of
@@ -16,11 +24,11 @@ def check_leaf(leaf: Leaf, target: CheckpointFolder, problems: Problems) -> None
     folder = leaf.source.folder
     if not leaf.partial:
         check_tying(target, folder, problems)
-        for name in target.tensors:
-            if leaf.takes(name) and not is_buffer(name) and not lookup(folder, target, name):
+        for name, entry in target.tensors.items():
+            if leaf.takes(name, len(entry.shape)) and not is_buffer(name) and not lookup(folder, target, name):
                 problems.add(_missing(name, target, folder))
-    for name in folder.tensors:
-        expected = leaf.takes(name) and not is_buffer(name)
+    for name, entry in folder.tensors.items():
+        expected = leaf.takes(name, len(entry.shape)) and not is_buffer(name)
         if expected and name not in target.tensors and not is_tied_copy(name, folder, target):
             problems.add(_missing(name, folder, target))
 
@@ -37,13 +45,22 @@ def ranked_names(node: ScoreNode, target: CheckpointFolder) -> frozenset[str]:
         for name, entry in target.tensors.items()
         if entry.dtype in ARITHMETIC_DTYPES and not is_buffer(name) and name not in alias
     )
-    if isinstance(node, StoredScores):
-        return frozenset(name for name in names if lookup(node.source.folder, target, name) is not None)
-    return frozenset(name for name in names if _speaks_of(node.operand, name))
+    return frozenset(name for name in names if _scored(node, target, name))
 
 
-def _speaks_of(node: DeltaNode, name: str) -> bool:
+def _scored(node: ScoreNode, target: CheckpointFolder, name: str) -> bool:
+    dimensions = len(target.tensors[name].shape)
+    match node:
+        case SelectedScores(selection, operand):
+            return selection.takes(name, dimensions) and _scored(operand, target, name)
+        case StoredScores(source):
+            return lookup(source.folder, target, name) is not None
+        case _:
+            return _speaks_of(node.operand, name, dimensions)
+
+
+def _speaks_of(node: DeltaNode, name: str, dimensions: int) -> bool:
     if isinstance(node, Difference | AdapterDelta):
         return True
-    taken = node.selection.takes(name) if isinstance(node, Selected) else True
-    return taken and any(_speaks_of(operand, name) for operand in operands_of(node))
+    taken = node.selection.takes(name, dimensions) if isinstance(node, Selected) else True
+    return taken and any(_speaks_of(operand, name, dimensions) for operand in operands_of(node))

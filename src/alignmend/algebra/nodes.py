@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Literal, TypeAlias
 
 from alignmend.algebra.names import Kind, kind_of, layer_of, matches
 from alignmend.io.adapter import AdapterFolder
 from alignmend.io.folder import CheckpointFolder
 
-Scope = Literal["tensor", "model"]
-"""Over what a ranking is taken: each tensor by itself, or the whole model at once."""
+Scope = Literal["tensor", "row", "model"]
+"""Over what a ranking is taken: each tensor by itself, each row of its last dimension, or the whole model at once."""
+Counting = Literal["nearest", "down"]
+"""How a fraction of n becomes a whole number of weights."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +81,16 @@ class Selection:
     names: tuple[str, ...] = ()
     layers: tuple[int, ...] = ()
     kinds: tuple[Kind, ...] = ()
+    linear: bool = False
+    """Only weights of linear layers: two dimensions or more, inside a decoder layer."""
 
-    def takes(self, name: str) -> bool:
-        """Whether the tensor `name` is selected."""
+    def takes(self, name: str, dimensions: int) -> bool:
+        """Whether the tensor `name`, which has so many dimensions, is selected."""
         return (
             (not self.names or matches(name, self.names))
             and (not self.layers or layer_of(name, self.names) in self.layers)
             and (not self.kinds or kind_of(name) in self.kinds)
+            and (not self.linear or (dimensions > 1 and layer_of(name, self.names) is not None))
         )
 
 
@@ -109,9 +115,18 @@ class Masked:
 
     mask: MaskNode
     operand: DeltaNode
+    label: str = ""
+    """With a label, what is kept is counted and measured while it is written."""
 
 
-DeltaNode: TypeAlias = Difference | AdapterDelta | Scaled | PerLayer | Sum | Selected | CommonRows | Masked
+@dataclass(frozen=True)
+class Elected:
+    """Mean of the terms that have the elected sign, the one with more mass; zero where both have as much (TIES)."""
+
+    terms: tuple[DeltaNode, ...]
+
+
+DeltaNode: TypeAlias = Difference | AdapterDelta | Scaled | PerLayer | Sum | Selected | CommonRows | Masked | Elected
 
 
 @dataclass(frozen=True)
@@ -128,24 +143,40 @@ class StoredScores:
     source: Source
 
 
-ScoreNode: TypeAlias = Magnitude | StoredScores
+@dataclass(frozen=True)
+class SelectedScores:
+    """The operand's scores of the selected tensors; the others have none."""
+
+    selection: Selection
+    operand: ScoreNode
+
+
+ScoreNode: TypeAlias = Magnitude | StoredScores | SelectedScores
 
 
 @dataclass(frozen=True)
 class Top:
-    """True on exactly round(density * n) elements: the highest scores; ties go by (tensor name, flat index)."""
+    """True on exactly density * n elements, rounded: the highest scores; ties go by (tensor name, flat index)."""
 
     score: ScoreNode
     density: float
     scope: Scope
+    counting: Counting = "nearest"
+
+    def count(self, total: int) -> int:
+        """How many of `total` weights are kept; rounded down, the density counts as the decimal that it was written."""
+        if self.counting == "down":
+            return math.floor(Fraction(repr(self.density)) * total)
+        return round(self.density * total)
 
 
 @dataclass(frozen=True)
 class Random:
-    """True with probability `density`, from Philox keyed by (seed, tensor name, block)."""
+    """True with probability `density`, from Philox keyed by (seed, stream, tensor name, block)."""
 
     density: float
     seed: int
+    stream: str = ""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from alignmend.algebra.nodes import (
     DeltaNode,
     Difference,
     Either,
+    Elected,
     Magnitude,
     Masked,
     MaskNode,
@@ -22,6 +23,7 @@ from alignmend.algebra.nodes import (
     Scaled,
     ScoreNode,
     Selected,
+    SelectedScores,
     Selection,
     Source,
     StoredScores,
@@ -63,7 +65,7 @@ def _delta(node: DeltaNode, labels: Labels) -> str:
             return f"({_source(minuend, labels)} - {_source(subtrahend, labels)})"
         case AdapterDelta(adapter):
             return f"adapter({_source(adapter, labels)})"
-        case Scaled(coefficient, Masked(Random(density, seed), operand)) if density and coefficient == 1.0 / density:
+        case Scaled(coefficient, Masked(Random(density, seed, ""), operand)) if density and coefficient == 1 / density:
             return f"drop({_delta(operand, labels)}, density={_number(density)}, seed={seed})"
         case Scaled(coefficient, operand):
             return f"{_number(coefficient)} * {_delta(operand, labels)}"
@@ -79,10 +81,13 @@ def _delta(node: DeltaNode, labels: Labels) -> str:
             return f"select({_delta(operand, labels)}, {_selection(selection)})"
         case CommonRows(operand):
             return f"common_rows({_delta(operand, labels)})"
-        case Masked(Top(Magnitude(ranked), density, scope), operand) if ranked == operand:
+        case Elected(terms):
+            return f"elect([{', '.join(_delta(term, labels) for term in terms)}])"
+        case Masked(Top(Magnitude(ranked), density, scope, "nearest"), operand) if ranked == operand:
             return f"trim({_delta(operand, labels)}, density={_number(density)}, scope={scope!r})"
-        case Masked(mask, operand):
-            return f"where({_mask(mask, labels)}, {_delta(operand, labels)})"
+        case Masked(mask, operand, label):
+            named = f", label={label!r}" if label else ""
+            return f"where({_mask(mask, labels)}, {_delta(operand, labels)}{named})"
 
 
 def _number(value: float) -> str:
@@ -93,15 +98,18 @@ def _number(value: float) -> str:
 
 def _selection(selection: Selection) -> str:
     given = (("names", selection.names), ("layers", selection.layers), ("kinds", selection.kinds))
-    return ", ".join(f"{name}={list(values)}" for name, values in given if values)
+    parts = [f"{name}={list(values)}" for name, values in given if values]
+    return ", ".join([*parts, *(["linear=True"] if selection.linear else [])])
 
 
 def _mask(node: MaskNode, labels: Labels) -> str:
     match node:
-        case Top(score, density, scope):
-            return f"top({_score(score, labels)}, density={_number(density)}, scope={scope!r})"
-        case Random(density, seed):
-            return f"random(density={_number(density)}, seed={seed})"
+        case Top(score, density, scope, counting):
+            rounded = "" if counting == "nearest" else f", counting={counting!r}"
+            return f"top({_score(score, labels)}, density={_number(density)}, scope={scope!r}{rounded})"
+        case Random(density, seed, stream):
+            named = f", stream={stream!r}" if stream else ""
+            return f"random(density={_number(density)}, seed={seed}{named})"
         case Both(left, Not(right)):
             return f"({_mask(left, labels)} - {_mask(right, labels)})"
         case Both(left, right):
@@ -118,3 +126,5 @@ def _score(node: ScoreNode, labels: Labels) -> str:
             return f"magnitude({_delta(operand, labels)})"
         case StoredScores(source):
             return f"scores({_source(source, labels)})"
+        case SelectedScores(selection, operand):
+            return f"select({_score(operand, labels)}, {_selection(selection)})"

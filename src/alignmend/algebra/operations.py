@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar, get_args
 
 from alignmend.algebra.names import KINDS, Kind
 from alignmend.algebra.nodes import (
     CommonRows,
+    Counting,
+    Elected,
     Magnitude,
     Masked,
     PerLayer,
     Random,
     Scope,
     Selected,
+    SelectedScores,
     Selection,
     Top,
     scaled,
@@ -30,27 +33,45 @@ def magnitude(delta: Delta) -> Scores:
     return Scores(Magnitude(delta.node))
 
 
-def top(scores: Scores, *, density: float, scope: Scope = "model") -> Mask:
+def top(scores: Scores, *, density: float, scope: Scope = "model", counting: Counting = "nearest") -> Mask:
     """True on exactly `round(density * n)` weights, those with the highest scores.
 
-    `scope` says over what n is counted: `"model"` ranks all weights together, `"tensor"` each tensor by itself. Tied
-    scores are granted in (tensor name, flat index) order. Weights that are tied to one another count once.
+    `scope` says over what n is counted: `"model"` ranks all weights together, `"tensor"` each tensor by itself, `"row"`
+    each row of a tensor's last dimension (a vector is one row). Tied scores are granted in (tensor name, flat index)
+    order. Weights that are tied to one another count once. `counting` `"down"` keeps `floor(density * n)`, the density
+    taken as the decimal that it is written as: 0.29 of 100 is 29, although the nearest binary number lies below.
     """
-    return Mask(Top(scores.node, _density(density), _scope(scope)))
+    if counting not in get_args(Counting):
+        raise ParameterError(f"counting is 'nearest' or 'down', not {counting!r}")
+    return Mask(Top(scores.node, _density(density), _scope(scope), counting))
 
 
-def random_mask(*, density: float, seed: int) -> Mask:
+def random_mask(*, density: float, seed: int, stream: str = "") -> Mask:
     """True with probability `density`, independently per weight.
 
     Drawn from Philox keyed by (seed, tensor name, index of a 65,536-element block), so that neither threads, shards
-    nor order change it.
+    nor order change it. Masks of one seed and another `stream`, a name of your choice, are independent draws.
     """
-    return Mask(Random(_density(density), _seed(seed)))
+    return Mask(Random(_density(density), _seed(seed), stream))
 
 
-def where(mask: Mask, delta: Delta) -> Delta:
-    """The delta where the mask is true, zero elsewhere."""
-    return Delta(Masked(mask.node, delta.node))
+def where(mask: Mask, delta: Delta, *, label: str = "") -> Delta:
+    """The delta where the mask is true, zero elsewhere.
+
+    With a `label`, the manifest of what is saved tells under that name how many weights were kept, and their norm.
+    """
+    return Delta(Masked(mask.node, delta.node, label))
+
+
+def elect(deltas: Sequence[Delta]) -> Delta:
+    """Element by element, the mean of those deltas that have the elected sign: the one with more mass in total.
+
+    TIES-Merging (Yadav et al., arXiv 2306.01708), without its trim. Zeros count for neither side, and where both signs
+    have the same mass the result is zero.
+    """
+    if not deltas:
+        raise ParameterError("there is nothing to elect from: give at least one delta")
+    return Delta(Elected(tuple(delta.node for delta in deltas)))
 
 
 def trim(delta: Delta, *, density: float, scope: Scope = "model") -> Delta:
@@ -80,21 +101,44 @@ def select(
     names: str | Iterable[str] | None = None,
     layers: Iterable[int] | None = None,
     kinds: Kind | Iterable[Kind] | None = None,
+    linear: bool = False,
 ) -> Delta:
     """The delta on tensors that fit every condition given, zero elsewhere.
 
     `names` are shell-style patterns, `layers` zero-based decoder layers (a `range` will do; those of a tower for
     images or sound only where a pattern speaks of it, such as `vision_tower.*`), `kinds` any of `attention`, `mlp`,
     `norm`, `embedding` (input and output), `other`; left out, each means all, and given it must name something.
-    Rankings taken afterwards see only the selected tensors.
+    `linear` takes only weights of linear layers: two dimensions or more, inside a decoder layer. Rankings taken
+    afterwards see only the selected tensors.
     """
+    return Delta(Selected(_selection(names, layers, kinds, linear), delta.node))
+
+
+def select_scores(
+    scores: Scores,
+    *,
+    names: str | Iterable[str] | None = None,
+    layers: Iterable[int] | None = None,
+    kinds: Kind | Iterable[Kind] | None = None,
+    linear: bool = False,
+) -> Scores:
+    """The scores of tensors that fit every condition given, as in `select`; rankings do not see the others."""
+    return Scores(SelectedScores(_selection(names, layers, kinds, linear), scores.node))
+
+
+def _selection(
+    names: str | Iterable[str] | None,
+    layers: Iterable[int] | None,
+    kinds: Kind | Iterable[Kind] | None,
+    linear: bool,
+) -> Selection:
     patterns = (names,) if isinstance(names, str) else _given("names", names)
     wanted: tuple[Kind, ...] = (kinds,) if isinstance(kinds, str) else _given("kinds", kinds)
     chosen = _given("layers", layers)
     unknown = [kind for kind in wanted if kind not in KINDS]
     if unknown:
         raise ParameterError(f"unknown kind {unknown[0]!r}: choose from {', '.join(KINDS)}")
-    return Delta(Selected(Selection(patterns, chosen, wanted), delta.node))
+    return Selection(patterns, chosen, wanted, linear)
 
 
 def _given(what: str, values: Iterable[Item] | None) -> tuple[Item, ...]:
@@ -132,5 +176,5 @@ def _seed(seed: int) -> int:
 
 def _scope(scope: Scope) -> Scope:
     if scope not in get_args(Scope):
-        raise ParameterError(f"scope is 'tensor' or 'model', not {scope!r}")
+        raise ParameterError(f"scope is 'tensor', 'row' or 'model', not {scope!r}")
     return scope

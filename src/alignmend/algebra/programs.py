@@ -6,6 +6,7 @@ expressions, `execution.blocks` runs them.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -92,6 +93,8 @@ class Keep:
 
     mask: MaskProgram
     operand: Program
+    label: str = ""
+    """With a label, what is kept is counted and measured."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,14 @@ class Absolute:
     operand: Program
 
 
-Program: TypeAlias = Read | Subtract | RowPart | Times | Plus | Prefix | Keep | Absolute
+@dataclass(frozen=True)
+class Elect:
+    """Mean of the terms that have the sign with more mass, zero where both have as much; at least two terms."""
+
+    terms: tuple[Program, ...]
+
+
+Program: TypeAlias = Read | Subtract | RowPart | Times | Plus | Prefix | Keep | Absolute | Elect
 
 
 @dataclass(frozen=True)
@@ -123,6 +133,15 @@ class Above:
     score: Program | None
     bits: int
     tie_stop: int
+
+
+@dataclass(frozen=True)
+class RowTop:
+    """True on the `count` highest scores of each row of `columns` elements, ties in order of index; None is zero."""
+
+    score: Program | None
+    count: int
+    columns: int
 
 
 @dataclass(frozen=True)
@@ -155,7 +174,7 @@ class Invert:
     operand: MaskProgram
 
 
-MaskProgram: TypeAlias = RandomKeep | Above | Constant | And | Or | Invert
+MaskProgram: TypeAlias = RandomKeep | Above | RowTop | Constant | And | Or | Invert
 
 
 def entries_of(program: Program | MaskProgram) -> tuple[TensorEntry, ...]:
@@ -176,7 +195,7 @@ def read_counts(program: Program | MaskProgram) -> Counter[TensorEntry]:
             return read_counts(left) + read_counts(right)
         case Times(operand=operand) | Prefix(operand=operand) | Absolute(operand) | Invert(operand):
             return read_counts(operand)
-        case Plus(terms):
+        case Plus(terms) | Elect(terms):
             return sum((read_counts(term) for term in terms), Counter())
         case Above(score=score) if score is not None:
             return read_counts(score)
@@ -198,11 +217,11 @@ def _entries(program: Program | MaskProgram) -> list[TensorEntry]:
             return [trained, weight]
         case Times(operand=operand) | Prefix(operand=operand) | Absolute(operand) | Invert(operand):
             return _entries(operand)
-        case Plus(terms):
+        case Plus(terms) | Elect(terms):
             return [entry for term in terms for entry in _entries(term)]
         case Keep(mask, operand):
             return _entries(mask) + _entries(operand)
-        case Above(score=score):
+        case Above(score=score) | RowTop(score=score):
             return _entries(score) if score is not None else []
         case RandomKeep() | Constant():
             return []
@@ -219,11 +238,41 @@ def _row_parts(program: Program | MaskProgram) -> list[RowPart]:
             return [program]
         case Times(operand=operand) | Prefix(operand=operand) | Absolute(operand) | Invert(operand):
             return _row_parts(operand)
-        case Plus(terms):
+        case Plus(terms) | Elect(terms):
             return [part for term in terms for part in _row_parts(term)]
         case Keep(left, right) | And(left, right) | Or(left, right):
             return _row_parts(left) + _row_parts(right)
-        case Above(score=score) if score is not None:
+        case Above(score=score) | RowTop(score=score) if score is not None:
             return _row_parts(score)
         case _:
             return []
+
+
+def row_tops(program: Program | MaskProgram) -> tuple[RowTop, ...]:
+    """The rankings within rows, each once, inner ones first; they too need whole rows in a piece."""
+    return tuple(dict.fromkeys(_row_tops(program)))
+
+
+def _row_tops(program: Program | MaskProgram) -> list[RowTop]:
+    match program:
+        case RowTop(score=score):
+            return [*(_row_tops(score) if score is not None else []), program]
+        case Times(operand=operand) | Prefix(operand=operand) | Absolute(operand) | Invert(operand):
+            return _row_tops(operand)
+        case Plus(terms) | Elect(terms):
+            return [found for term in terms for found in _row_tops(term)]
+        case Keep(left, right) | And(left, right) | Or(left, right):
+            return _row_tops(left) + _row_tops(right)
+        case Above(score=score) if score is not None:
+            return _row_tops(score)
+        case _:
+            return []
+
+
+def row_size(program: Program | MaskProgram, shape: tuple[int, ...]) -> int | None:
+    """Elements that a piece of a tensor of this shape must hold whole; None where it may be cut anywhere."""
+    size = math.prod(shape)
+    sizes = [max(1, found.columns) for found in row_tops(program)]
+    if row_parts(program):
+        sizes.append(max(1, size // max(1, shape[0])) if shape else 1)
+    return max(sizes, default=None)

@@ -15,6 +15,7 @@ from alignmend.algebra.nodes import (
     DeltaNode,
     Difference,
     Either,
+    Elected,
     Magnitude,
     Masked,
     MaskNode,
@@ -24,6 +25,7 @@ from alignmend.algebra.nodes import (
     Scaled,
     ScoreNode,
     Selected,
+    SelectedScores,
     Source,
     StoredScores,
     Sum,
@@ -31,7 +33,7 @@ from alignmend.algebra.nodes import (
 )
 from alignmend.algebra.problems import Problems
 from alignmend.algebra.selections import check_selections
-from alignmend.algebra.simplify import both, either, invert, keep, plus, times
+from alignmend.algebra.simplify import both, either, elect, invert, keep, plus, times
 from alignmend.algebra.thresholds import Thresholds
 from alignmend.algebra.tying import lookup, tied_alias
 from alignmend.algebra.walks import leaves_of
@@ -89,20 +91,24 @@ class Resolver:
             case Sum(terms):
                 return plus([self.delta(term, entry, common=common) for term in terms])
             case Selected(selection, operand):
-                return self.delta(operand, entry, common=common) if selection.takes(entry.name) else None
+                taken = selection.takes(entry.name, len(entry.shape))
+                return self.delta(operand, entry, common=common) if taken else None
             case CommonRows(operand):
                 return self.delta(operand, entry, common=True)
-            case Masked(mask, operand):
+            case Masked(mask, operand, label):
                 found = self.delta(operand, entry, common=common)
-                return None if found is None else keep(self.mask(mask, entry, common=common), found)
+                return None if found is None else keep(self.mask(mask, entry, common=common), found, label)
+            case Elected(terms):
+                return elect([self.delta(term, entry, common=common) for term in terms])
 
     def mask(self, node: MaskNode, entry: TensorEntry, *, common: bool) -> program.MaskProgram:
         """The program of a mask for the target's tensor `entry`."""
         match node:
-            case Random(density, seed):
+            case Random(density, seed, stream):
                 if density in (0.0, 1.0):
                     return program.Constant(density == 1.0)
-                return program.RandomKeep(density, seed, self.canonical(entry.name))
+                name = self.canonical(entry.name)
+                return program.RandomKeep(density, seed, f"{stream}\0{name}" if stream else name)
             case Top():
                 return self._top(node, entry, common=common)
             case Both(left, right):
@@ -118,6 +124,8 @@ class Resolver:
             case Magnitude(operand):
                 found = self.delta(operand, entry, common=common)
                 return None if found is None else program.Absolute(found)
+            case SelectedScores(operand=operand):  # the population says which tensors take part
+                return self.score(operand, entry, common=common)
             case StoredScores(source):
                 stored = lookup(source.folder, self.target.folder, entry.name)
                 read = self._fitted(stored, source, entry, common=common) if stored is not None else None
@@ -130,6 +138,8 @@ class Resolver:
         if name not in self._ranked[node.score]:
             return program.Constant(False)
         score = self.score(node.score, entry, common=common)
+        if node.scope == "row":
+            return _row_top(node, score, entry)
         if self.thresholds is None:
             return program.Above(score, 0, 0)
         cuts = self.thresholds[node]
@@ -210,6 +220,19 @@ class Resolver:
         if isinstance(part, TokenRowsPart):
             return program.TokenRows(part.trained, part.rows, base_entry, entry.shape[1])
         return program.Subtract(program.Read(part.saved), program.Read(base_entry))
+
+
+def _row_top(node: Top, score: program.Program | None, entry: TensorEntry) -> program.MaskProgram:
+    columns = row_length(entry)
+    count = node.count(columns)
+    if count in (0, columns):
+        return program.Constant(count > 0)
+    return program.RowTop(score, count, columns)
+
+
+def row_length(entry: TensorEntry) -> int:
+    """Elements that a ranking by row takes together: the last dimension."""
+    return entry.shape[-1] if entry.shape else 1
 
 
 def _low_rank(part: LowRankPart, entry: TensorEntry) -> program.LowRank:

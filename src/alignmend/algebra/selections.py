@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from alignmend.algebra.names import kind_of, layer_of, matches
-from alignmend.algebra.nodes import DeltaNode, Magnitude, Masked, PerLayer, Selected, Selection
+from alignmend.algebra.nodes import DeltaNode, Masked, PerLayer, Selected, Selection
 from alignmend.algebra.problems import Problems
-from alignmend.algebra.walks import operands_of, rankings_of
+from alignmend.algebra.walks import operands_of, ranked_delta, rankings_of
 from alignmend.io.folder import CheckpointFolder
 
 
@@ -27,8 +27,8 @@ def _choosing(node: DeltaNode) -> Iterator[PerLayer | Selected]:
         yield from _choosing(operand)
     if isinstance(node, Masked):
         for ranking in rankings_of(node):
-            if isinstance(ranking.score, Magnitude):
-                yield from _choosing(ranking.score.operand)
+            if (ranked := ranked_delta(ranking.score)) is not None:
+                yield from _choosing(ranked)
 
 
 def _check_selection(selection: Selection, target: CheckpointFolder, problems: Problems) -> None:
@@ -39,8 +39,9 @@ def _check_selection(selection: Selection, target: CheckpointFolder, problems: P
     for kind in selection.kinds:
         if not any(kind_of(name) == kind for name in target.tensors):
             problems.add(f"no tensor of {target.location} is of the kind {kind!r}")
-    if not any(selection.takes(name) for name in target.tensors):
-        problems.add(f"no tensor of {target.location} fits all of names, layers and kinds together")
+    if not any(selection.takes(name, len(entry.shape)) for name, entry in target.tensors.items()):
+        linear = ", and is a linear layer's weight inside a decoder layer" if selection.linear else ""
+        problems.add(f"no tensor of {target.location} fits all of names, layers and kinds together{linear}")
 
 
 def _check_layers(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alignmend.algebra.programs import And, Constant, Invert, Keep, MaskProgram, Or, Plus, Program, Times
+from alignmend.algebra.programs import And, Constant, Elect, Invert, Keep, MaskProgram, Or, Plus, Program, Times
 
 
 def times(coefficient: float, operand: Program | None) -> Program | None:
@@ -20,11 +20,17 @@ def plus(terms: list[Program | None]) -> Program | None:
     return None if not found else found[0] if len(found) == 1 else Plus(found)
 
 
-def keep(mask: MaskProgram, operand: Program) -> Program | None:
-    """The operand under a mask."""
-    if isinstance(mask, Constant):
+def elect(terms: list[Program | None]) -> Program | None:
+    """The disjoint mean of the terms; zeros take no part in it, so one term alone is its own."""
+    found = tuple(term for term in terms if term is not None)
+    return None if not found else found[0] if len(found) == 1 else Elect(found)
+
+
+def keep(mask: MaskProgram, operand: Program, label: str = "") -> Program | None:
+    """The operand under a mask; with a label also a mask that is true everywhere stays, to be counted."""
+    if isinstance(mask, Constant) and not (mask.value and label):
         return operand if mask.value else None
-    return Keep(mask, operand)
+    return Keep(mask, operand, label)
 
 
 def both(left: MaskProgram, right: MaskProgram) -> MaskProgram:

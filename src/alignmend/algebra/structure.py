@@ -7,14 +7,11 @@ from dataclasses import dataclass
 
 from alignmend.algebra import programs as program
 from alignmend.algebra.domains import ranked_names
-from alignmend.algebra.nodes import (
-    Magnitude,
-    Source,
-    Top,
-)
+from alignmend.algebra.nodes import Source, Top
 from alignmend.algebra.resolver import Resolver
 from alignmend.algebra.thresholds import Thresholds
 from alignmend.algebra.values import Checkpoint, Delta
+from alignmend.algebra.walks import ranked_delta
 from alignmend.io.tensors import TensorEntry
 
 
@@ -78,8 +75,7 @@ class Ranked:
 
 def population(ranking: Top, target: Source, thresholds: Thresholds | None = None) -> tuple[Ranked, ...]:
     """The tensors that a ranking is taken over, in ranking order, with the program of their scores."""
-    operand = ranking.score.operand if isinstance(ranking.score, Magnitude) else None
-    resolver = Resolver(target, operand, thresholds)
+    resolver = Resolver(target, ranked_delta(ranking.score), thresholds)
     names = ranked_names(ranking.score, target.folder)
     members = [
         Ranked(entry, resolver.score(ranking.score, entry, common=False))

@@ -11,12 +11,14 @@ from alignmend.algebra.nodes import (
     DeltaNode,
     Difference,
     Either,
+    Elected,
     Magnitude,
     Masked,
     MaskNode,
     Not,
     ScoreNode,
     Selected,
+    SelectedScores,
     Selection,
     Source,
     StoredScores,
@@ -34,9 +36,9 @@ class Leaf:
     partial: bool
     """Scores may cover only some tensors; checkpoints may not."""
 
-    def takes(self, name: str) -> bool:
-        """Whether the tensor `name` passes every selection."""
-        return all(selection.takes(name) for selection in self.selections)
+    def takes(self, name: str, dimensions: int) -> bool:
+        """Whether the tensor `name`, which has so many dimensions, passes every selection."""
+        return all(selection.takes(name, dimensions) for selection in self.selections)
 
 
 def operands_of(node: DeltaNode) -> tuple[DeltaNode, ...]:
@@ -44,10 +46,32 @@ def operands_of(node: DeltaNode) -> tuple[DeltaNode, ...]:
     match node:
         case Difference() | AdapterDelta():
             return ()
-        case Sum(terms):
+        case Sum(terms) | Elected(terms):
             return terms
         case _:
             return (node.operand,)
+
+
+def ranked_delta(score: ScoreNode) -> DeltaNode | None:
+    """The delta whose magnitude is ranked; None for scores that are stored."""
+    match score:
+        case SelectedScores(operand=operand):
+            return ranked_delta(operand)
+        case Magnitude(delta):
+            return delta
+        case _:
+            return None
+
+
+def stored_source(score: ScoreNode) -> Source | None:
+    """The score file that is ranked; None for magnitudes."""
+    match score:
+        case SelectedScores(operand=operand):
+            return stored_source(operand)
+        case StoredScores(source):
+            return source
+        case _:
+            return None
 
 
 def leaves_of(node: DeltaNode) -> tuple[Leaf, ...]:
@@ -67,15 +91,18 @@ def _leaves(node: DeltaNode, selections: tuple[Selection, ...]) -> Iterator[Leaf
     for operand in operands_of(node):
         yield from _leaves(operand, selections)
     for ranking in _rankings_here(node):
-        yield from _score_leaves(ranking.score)
+        yield from _score_leaves(ranking.score, ())
 
 
-def _score_leaves(score: ScoreNode) -> Iterator[Leaf]:
+def _score_leaves(score: ScoreNode, selections: tuple[Selection, ...]) -> Iterator[Leaf]:
     """A ranking sees every tensor that its score speaks of, whatever is selected from its result."""
-    if isinstance(score, StoredScores):
-        yield Leaf(score.source, (), partial=True)
-    else:
-        yield from _leaves(score.operand, ())
+    match score:
+        case SelectedScores(selection, operand):
+            yield from _score_leaves(operand, (*selections, selection))
+        case StoredScores(source):
+            yield Leaf(source, selections, partial=True)
+        case Magnitude(delta):
+            yield from _leaves(delta, selections)
 
 
 def adapters_of(node: DeltaNode) -> tuple[AdapterDelta, ...]:
@@ -89,8 +116,8 @@ def _adapters(node: DeltaNode) -> Iterator[AdapterDelta]:
     for operand in operands_of(node):
         yield from _adapters(operand)
     for ranking in _rankings_here(node):
-        if isinstance(ranking.score, Magnitude):
-            yield from _adapters(ranking.score.operand)
+        if (ranked := ranked_delta(ranking.score)) is not None:
+            yield from _adapters(ranked)
 
 
 def rankings_of(node: DeltaNode) -> tuple[Top, ...]:
@@ -110,11 +137,32 @@ def _rankings_here(node: DeltaNode) -> Iterator[Top]:
         yield from _in_mask(node.mask)
 
 
+def masks_of(node: DeltaNode) -> Iterator[Masked]:
+    """Every masked part of an expression, outer ones first; those inside of scores are not among them."""
+    if isinstance(node, Masked):
+        yield node
+    for operand in operands_of(node):
+        yield from masks_of(operand)
+
+
+def tops_of(mask: MaskNode) -> tuple[Top, ...]:
+    """The rankings that a mask is put together from, each as often as it occurs."""
+    match mask:
+        case Top():
+            return (mask,)
+        case Both(left, right) | Either(left, right):
+            return tops_of(left) + tops_of(right)
+        case Not(operand):
+            return tops_of(operand)
+        case _:
+            return ()
+
+
 def _in_mask(node: MaskNode) -> Iterator[Top]:
     match node:
         case Top(score=score):
-            if isinstance(score, Magnitude):
-                yield from _rankings(score.operand)
+            if (ranked := ranked_delta(score)) is not None:
+                yield from _rankings(ranked)
             yield node
         case Both(left, right) | Either(left, right):
             yield from _in_mask(left)

@@ -164,7 +164,7 @@ def _coefficients(node: DeltaNode, adapter: AdapterDelta, name: str) -> list[flo
             factor = default if layer is None else dict(coefficients).get(layer, default)
             return [factor * inner for inner in _coefficients(operand, adapter, name)]
         case Selected(selection, operand):
-            return _coefficients(operand, adapter, name) if selection.takes(name) else []
+            return _coefficients(operand, adapter, name) if selection.takes(name, dimensions=2) else []
         case CommonRows(operand):
             return _coefficients(operand, adapter, name)
         case Sum(terms):

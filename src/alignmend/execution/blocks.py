@@ -19,6 +19,7 @@ from alignmend.algebra.programs import (
     And,
     Constant,
     Dora,
+    Elect,
     Invert,
     Keep,
     LowRank,
@@ -29,15 +30,18 @@ from alignmend.algebra.programs import (
     Program,
     RandomKeep,
     Read,
+    RowTop,
     Subtract,
     Times,
     TokenRows,
     read_counts,
     row_parts,
+    row_tops,
 )
 from alignmend.execution.files import Files
 from alignmend.execution.products import Products
 from alignmend.execution.random_bits import bernoulli
+from alignmend.execution.row_ranking import highest_in_rows, unfit_row
 from alignmend.io.tensors import TensorEntry
 
 BLOCK = 262_144
@@ -64,6 +68,8 @@ class Evaluator:
         self._sharing: tuple[TensorEntry, ...] = ()
         self._shared: dict[TensorEntry, torch.Tensor] = {}
         self._products = Products(files)
+        self._row_masks: dict[RowTop, torch.Tensor] = {}
+        self._row_start = 0
 
     def take(self, length: int) -> torch.Tensor:
         """A float32 scratch vector [length]; give it back when done."""
@@ -81,16 +87,37 @@ class Evaluator:
         counts: Counter[TensorEntry] = Counter() if target is None else Counter([target])
         for program in programs:
             counts.update(read_counts(program))
+        self._sharing = ()
+        self._forget()
+        self._rank_rows(tuple(dict.fromkeys(found for program in programs for found in row_tops(program))), start, stop)
         self._sharing = tuple(entry for entry, count in counts.items() if count > 1)
+
+    def _rank_rows(self, rankings: tuple[RowTop, ...], start: int, stop: int) -> None:
+        """Rank the whole rows of a piece, inner rankings first."""
+        self._row_start, self._row_masks = start, {}
+        for ranking in rankings:
+            scores = np.zeros(stop - start, dtype=np.float32)
+            for first in range(start, stop if ranking.score is not None else start, BLOCK):
+                assert ranking.score is not None
+                values = self.run(ranking.score, first, min(first + BLOCK, stop))
+                scores[first - start : first - start + values.numel()] = values.numpy()
+                self.give(values)
+            if ranking.score is not None and (problem := unfit_row(ranking, scores)) is not None:
+                raise problem
+            kept = highest_in_rows(scores.reshape(-1, ranking.columns), ranking.count)
+            self._row_masks[ranking] = torch.from_numpy(kept.reshape(-1).view(np.uint8))
 
     def begin_block(self, start: int, stop: int) -> None:
         """Read what the prepared programs and their target share once, before the block is evaluated."""
-        for vector in self._shared.values():
-            self.give(vector)
-        self._shared.clear()
+        self._forget()
         for entry in self._sharing:
             if stop <= entry.size:
                 self._shared[entry] = self.decode(entry, start, stop)
+
+    def _forget(self) -> None:
+        for vector in self._shared.values():
+            self.give(vector)
+        self._shared.clear()
 
     def target(self, entry: TensorEntry, start: int, stop: int) -> torch.Tensor:
         """The target's own values as scratch owned by the caller."""
@@ -128,6 +155,8 @@ class Evaluator:
                 return self._prefix(limit, operand, start, stop)
             case Keep(mask, operand):
                 return self._keep(mask, operand, start, stop)
+            case Elect(terms):
+                return self._elect(terms, start, stop)
             case Absolute(operand):
                 return self.run(operand, start, stop).abs_()
 
@@ -155,6 +184,23 @@ class Evaluator:
             total.add_(other)
             self.give(other)
         return total
+
+    def _elect(self, terms: tuple[Program, ...], start: int, stop: int) -> torch.Tensor:
+        """Both signs' sums and counts side by side, so that scratch does not grow with the number of terms."""
+        up, down, ups, downs = (self.take(stop - start).zero_() for _ in range(4))
+        for term in terms:
+            values = self.run(term, start, stop)
+            ups.add_(values > 0)
+            downs.add_(values < 0)
+            up.add_(values.clamp(min=0))
+            down.add_(values.clamp_(max=0))
+            self.give(values)
+        upwards, downwards = up > -down, up < -down
+        up.div_(ups.clamp_(min=1)).mul_(upwards)
+        up.add_(down.div_(downs.clamp_(min=1)).mul_(downwards))
+        for vector in (down, ups, downs):
+            self.give(vector)
+        return up
 
     def _prefix(self, limit: int, operand: Program, start: int, stop: int) -> torch.Tensor:
         values = self.take(stop - start).zero_()
@@ -185,6 +231,9 @@ class Evaluator:
                 return _cut(self.take(stop - start).zero_(), mask, start, stop)
             case Above(score=score) if score is not None:
                 return _cut(self.run(score, start, stop).abs_(), mask, start, stop)
+            case RowTop():
+                first = start - self._row_start
+                return self.take(stop - start).copy_(self._row_masks[mask][first : first + stop - start])
             case Constant(value):
                 return self.take(stop - start).fill_(float(value))
             case And(left, right):

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 
-from alignmend.algebra.programs import Program, entries_of, row_parts
+from alignmend.algebra.programs import Program, entries_of, row_size
 from alignmend.errors import NonFiniteError
 from alignmend.execution.blocks import BLOCK, Evaluator, torch_dtype
 from alignmend.execution.rounding import Rounding, sum_of_squares, to_bfloat16_stochastic, to_nearest
@@ -63,8 +63,7 @@ class Sink(Protocol):
 def cut(entry: TensorEntry, change: Program | None) -> Iterator[tuple[int, int]]:
     """The ranges of a tensor's pieces, in order; an empty tensor has none."""
     step = PIECE
-    if change is not None and row_parts(change):
-        columns = max(1, entry.size // max(1, entry.shape[0]))
+    if change is not None and (columns := row_size(change, entry.shape)) is not None:
         step = max(1, ROW_PIECE // columns) * columns
     for start in range(0, entry.size, step):
         yield start, min(start + step, entry.size)

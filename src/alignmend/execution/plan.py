@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from alignmend.algebra.nodes import Top
 from alignmend.algebra.notation import Labels, notation
-from alignmend.algebra.programs import Dora, Program, TokenRows, entries_of, row_parts
+from alignmend.algebra.programs import Dora, Program, TokenRows, entries_of, row_parts, row_tops
 from alignmend.algebra.structure import Structure, TensorPlan, population, resolve
 from alignmend.algebra.values import Checkpoint
 from alignmend.algebra.walks import rankings_of
@@ -109,7 +109,7 @@ def explain(
     """
     structure = resolve(checkpoint)
     shards = output_shards(structure, dtype, max_shard_size)
-    rankings = rankings_of(checkpoint.change) if checkpoint.change is not None else ()
+    rankings = [one for one in _rankings(checkpoint) if one.scope != "row"]  # rows are ranked while writing
     populations = [population(ranking, checkpoint.root) for ranking in rankings]
     reads = [sum(stored_bytes(member.score) for member in members) for members in populations]
     return Plan(
@@ -127,6 +127,10 @@ def explain(
         peak_bytes=_peak(structure, thread_count(threads), ranked=bool(rankings)),
         notes=(*structure.notes, *_dtype_notes(structure)),
     )
+
+
+def _rankings(checkpoint: Checkpoint) -> tuple[Top, ...]:
+    return rankings_of(checkpoint.change) if checkpoint.change is not None else ()
 
 
 def stored_bytes(program: Program | None) -> int:
@@ -165,6 +169,8 @@ def _row_bytes(change: Program) -> int:
     columns = max((part.columns for part in (*products, *parts) if not isinstance(part, Dora)), default=0)
     rescaled = sum(isinstance(part, Dora) for part in parts)
     norms = rescaled * (DORA_BYTES + 16 * columns)
+    ranked = row_tops(change)
+    norms += (3 + len(ranked)) * max(ROW_PIECE_BYTES, 4 * max(one.columns for one in ranked)) if ranked else 0
     return 2 * sum(factors.values()) + 3 * (len(parts) + rescaled) * max(ROW_PIECE_BYTES, 4 * columns) + norms
 
 

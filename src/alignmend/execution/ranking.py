@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from alignmend.algebra.nodes import Source, Top
+from alignmend.algebra.resolver import row_length
 from alignmend.algebra.structure import Ranked, population
 from alignmend.algebra.thresholds import Cut, Cuts, Thresholds
 from alignmend.errors import MismatchError
@@ -34,6 +35,8 @@ from alignmend.execution.scores import (
 )
 
 SAMPLE_SIZE = 2_000_000
+CACHED = 32
+"""A single tensor is sampled only when it is so many times larger."""
 LEAST_RUN = 256
 """Elements, about, that are sampled at least from a large part; of a very large model only every so many parts."""
 REMEMBERED = 4_000_000
@@ -53,17 +56,27 @@ def find_thresholds(rankings: Sequence[Top], target: Source, files: Files, threa
         if not members:
             raise MismatchError(f"nothing to rank: the expression selects no weight of {target.folder.location}")
         if ranking.scope == "model":
-            found[ranking] = {None: _find_cut(members, ranking.density, files, threads)}
+            found[ranking] = {None: _find_cut(members, ranking, files, threads)}
         else:
+            by_row = ranking.scope == "row"
             found[ranking] = {
-                member.entry.name: _find_cut((member,), ranking.density, files, threads) for member in members
+                member.entry.name: _counted(member, ranking)
+                if by_row
+                else _find_cut((member,), ranking, files, threads)
+                for member in members
             }
     return found
 
 
-def _find_cut(members: tuple[Ranked, ...], density: float, files: Files, threads: int) -> Cut:
+def _counted(member: Ranked, ranking: Top) -> Cut:
+    """How many each row keeps; which they are is found row by row while the expression is computed."""
+    columns, size = row_length(member.entry), member.entry.size
+    return Cut(0, member.entry.name, size, ranking.count(columns) * (size // max(1, columns)), size)
+
+
+def _find_cut(members: tuple[Ranked, ...], ranking: Top, files: Files, threads: int) -> Cut:
     total = sum(member.entry.size for member in members)
-    wanted = round(density * total)
+    wanted = ranking.count(total)
     last = members[-1].entry
     if wanted == total:
         return Cut(0, last.name, last.size, total, total)
@@ -71,7 +84,8 @@ def _find_cut(members: tuple[Ranked, ...], density: float, files: Files, threads
         return Cut(LARGEST, members[0].entry.name, 0, 0, total)
     parts = [part for member in members for part in parts_of(member)]
     search = _Search(parts, wanted, total, files, threads)
-    return search.run()
+    # A tensor by itself stays in the page cache: counting it twice costs less than a sample that could miss.
+    return search.run(sampling=total > SAMPLE_SIZE * (1 if ranking.scope == "model" else CACHED))
 
 
 class _Search:
@@ -85,8 +99,8 @@ class _Search:
         self.threads = threads
         self.remembered: list[PartTally] | None = None
 
-    def run(self) -> Cut:
-        bracket = self._sampled_bracket() if self.total > SAMPLE_SIZE else Bracket(0, LARGEST)
+    def run(self, *, sampling: bool) -> Cut:
+        bracket = self._sampled_bracket() if sampling else Bracket(0, LARGEST)
         while True:
             above, histogram = self._pass(bracket)
             missing = self.wanted - above

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from alignmend.algebra.nodes import DeltaNode, Source
-from alignmend.algebra.programs import Program, row_parts
+from alignmend.algebra.programs import Plus, Program
 from alignmend.algebra.structure import resolve_delta
 from alignmend.algebra.tying import tied_alias
 from alignmend.algebra.values import Checkpoint, Delta
@@ -87,8 +87,7 @@ def _programs(delta: Delta, target: Source, files: Files, threads: int) -> dict[
 def _products(entry: TensorEntry, left: Program | None, right: Program | None, evaluator: Evaluator) -> TensorProducts:
     programs = tuple(program for program in (left, right) if program is not None)
     sums: list[tuple[float, float, float]] = []  # per block
-    by_rows = next((program for program in programs if row_parts(program)), programs[0])
-    for first, last in cut(entry, by_rows):
+    for first, last in cut(entry, Plus(programs)):
         evaluator.prepare(programs, None, first, last)
         blocks = ((start, min(start + BLOCK, last)) for start in range(first, last, BLOCK))
         sums.extend(block_products(left, right, start, stop, evaluator) for start, stop in blocks)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from alignmend.algebra.programs import Absolute, Program, entries_of, row_parts
+from alignmend.algebra.programs import Absolute, Program, entries_of, row_size
 from alignmend.algebra.structure import Ranked
 from alignmend.errors import AlignmendError, FileFormatError, NonFiniteError, ParameterError
 from alignmend.execution.blocks import BLOCK, Evaluator
@@ -26,6 +26,8 @@ Counts: TypeAlias = npt.NDArray[np.int64]
 LARGEST = 0x7F7F_FFFF
 """Bit pattern of the largest finite float32."""
 HISTOGRAM_BITS = 20
+_FEW = 1 << 14
+"""Patterns that are sorted faster than they are dealt to all bins."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ class Part:
 def parts_of(member: Ranked) -> Iterator[Part]:
     """The member's pieces in order, elementwise ones divided further: what is counted in a part is held in memory."""
     for start, stop in cut(member.entry, member.score):
-        step = stop - start if member.score is not None and row_parts(member.score) else ROW_PIECE
+        step = ROW_PIECE
+        if member.score is not None and row_size(member.score, member.entry.shape) is not None:
+            step = stop - start
         for first in range(start, stop, step):
             yield Part(member, first, min(first + step, stop))
 
@@ -120,7 +124,7 @@ def tallied(part: Part, bracket: Bracket, evaluator: Evaluator) -> PartTally:
 
 def _binned(inside: list[Patterns], zeros: int, above: int, bracket: Bracket) -> PartTally:
     patterns = np.concatenate(inside) if inside else np.zeros(0, dtype=np.uint32)
-    bins, counts = np.unique((patterns - np.uint32(bracket.low)) >> np.uint32(bracket.shift), return_counts=True)
+    bins, counts = _histogram((patterns - np.uint32(bracket.low)) >> np.uint32(bracket.shift))
     if zeros and bins.size and bins[0] == 0:
         counts[0] += zeros
     elif zeros:
@@ -128,12 +132,21 @@ def _binned(inside: list[Patterns], zeros: int, above: int, bracket: Bracket) ->
     return PartTally(above, bins.astype(np.uint32), counts.astype(np.int64))
 
 
+def _histogram(bins: Patterns) -> tuple[npt.NDArray[np.integer[Any]], npt.NDArray[np.integer[Any]]]:
+    """The values that occur, ascending, and how often each does."""
+    if bins.size < _FEW:
+        return np.unique(bins, return_counts=True)
+    counts = np.bincount(bins)
+    found = np.flatnonzero(counts)
+    return found, counts[found]
+
+
 def sampled(part: Part, length: int, evaluator: Evaluator) -> Patterns:
     """A run of `length` patterns somewhere in the part; by its size, or small tensors would bias the cut."""
     score, size = part.member.score, part.stop - part.start
     if score is None:
         return np.zeros(min(length, size), dtype=np.uint32)
-    columns = part.member.entry.shape[-1] if row_parts(score) else 1
+    columns = row_size(score, part.member.entry.shape) or 1
     run = -(-length // columns) * columns
     offset = (part.start * 2_654_435_761) % max(1, (size - run) // columns) * columns
     first = part.start + offset
