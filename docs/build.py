@@ -48,7 +48,7 @@ def _methods() -> Iterator[str]:
         for one in method.arguments.values():
             default = "required" if one.required else "" if one.default is None else f"`{one.default}`"
             kind = type_name(one.annotation).replace("|", "or")
-            under = "models" if one.is_model else "parameters"
+            under = "models" if one.is_operand else "parameters"
             yield f"| `{one.name}` | {under} | {one.symbol} | {kind} | {default} | {one.meaning} |"
 
 

@@ -39,8 +39,10 @@ if TYPE_CHECKING:
     from alignmend.io.verify import verify as verify
     from alignmend.methods.harm_direction_removal import harm_direction_removal as harm_direction_removal
     from alignmend.methods.resta import resta as resta
+    from alignmend.methods.safe_patching import safe_patching as safe_patching
     from alignmend.methods.safety_arithmetic import safety_arithmetic as safety_arithmetic
     from alignmend.methods.task_arithmetic import task_arithmetic as task_arithmetic
+    from alignmend.methods.ties import ties as ties
     from alignmend.restore.loading import load as load
 
     open = open_checkpoint
@@ -72,10 +74,12 @@ _HOMES = {
     "random_mask": "algebra.operations",
     "read_contrast_pairs": "activations.pairs:read_pairs",
     "resta": "methods.resta",
+    "safe_patching": "methods.safe_patching",
     "safety_arithmetic": "methods.safety_arithmetic",
     "save": "execution.save",
     "select": "algebra.operations",
     "task_arithmetic": "methods.task_arithmetic",
+    "ties": "methods.ties",
     "top": "algebra.operations",
     "trim": "algebra.operations",
     "verify": "io.verify",
@@ -109,10 +113,12 @@ __all__ = [
     "random_mask",
     "read_contrast_pairs",
     "resta",
+    "safe_patching",
     "safety_arithmetic",
     "save",
     "select",
     "task_arithmetic",
+    "ties",
     "top",
     "trim",
     "verify",

@@ -36,7 +36,7 @@ from alignmend.algebra.selections import check_selections
 from alignmend.algebra.simplify import both, either, elect, invert, keep, plus, times
 from alignmend.algebra.thresholds import Thresholds
 from alignmend.algebra.tying import lookup, tied_alias
-from alignmend.algebra.walks import leaves_of
+from alignmend.algebra.walks import leaves_of, stored_source
 from alignmend.errors import FileFormatError, MismatchError
 from alignmend.io.adapter import AdapterPart, DoraPart, LowRankPart, TokenRowsPart, resolve_parts
 from alignmend.io.tensors import ARITHMETIC_DTYPES, TensorEntry
@@ -53,6 +53,8 @@ class Resolver:
         self.notes: list[str] = []
         self._alias = tied_alias(target.folder)
         self._ranked: dict[ScoreNode, frozenset[str]] = {}
+        self._unscored: dict[ScoreNode, dict[str, None]] = {}
+        """Tensors that a ranking should mask and says nothing of."""
         self._parts: dict[AdapterDelta, Mapping[str, tuple[AdapterPart, ...]]] = {}
         if change is not None:
             check_selections(change, target.folder, self.problems)
@@ -74,6 +76,16 @@ class Resolver:
             self.problems.add(f"{where}: convert it to bfloat16, float16 or float32")
             return None
         return found
+
+    def unscored(self) -> list[str]:
+        """Notes on tensors that stored scores say nothing of, although they decide over them."""
+        found = {stored_source(score): names for score, names in self._unscored.items()}
+        return [
+            f"{source.folder.location} has no scores of {len(names)} tensors that it decides over, such as "
+            f"{next(iter(names))}: none of their weights counts as a top one"
+            for source, names in found.items()
+            if source is not None
+        ]
 
     def delta(self, node: DeltaNode, entry: TensorEntry, *, common: bool) -> program.Program | None:
         """The program of `node` for the target's tensor `entry`; None where it is provably zero."""
@@ -136,6 +148,7 @@ class Resolver:
         if node.score not in self._ranked:
             self._ranked[node.score] = ranked_names(node.score, self.target.folder)
         if name not in self._ranked[node.score]:
+            self._unscored.setdefault(node.score, {})[name] = None
             return program.Constant(False)
         score = self.score(node.score, entry, common=common)
         if node.scope == "row":

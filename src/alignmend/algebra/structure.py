@@ -51,7 +51,7 @@ def resolve(checkpoint: Checkpoint, thresholds: Thresholds | None = None) -> Str
         for entry in resolver.target_entries()
     ]
     resolver.problems.raise_if_any()
-    return Structure(tuple(plans), tuple(dict.fromkeys(resolver.notes)))
+    return Structure(tuple(plans), tuple(dict.fromkeys((*resolver.notes, *resolver.unscored()))))
 
 
 def resolve_delta(

@@ -55,7 +55,7 @@ def _document(method: Method) -> dict[str, object]:
             "name": one.name,
             "type": type_name(one.annotation),
             "required": one.required,
-            "default": None if one.is_model else one.default,
+            "default": None if one.is_operand else one.default,
             "meaning": one.meaning,
         }
         for one in method.arguments.values()
@@ -77,7 +77,7 @@ def _whole(method: Method) -> str:
     for models in (True, False):
         lines.append("models:" if models else "parameters:")
         for one in method.arguments.values():
-            if one.is_model != models:
+            if one.is_operand != models:
                 continue
             kind = type_name(one.annotation) + (
                 "" if one.required else ", optional" if one.default is None else f", default {one.default}"

@@ -39,6 +39,7 @@ from alignmend.algebra.programs import (
     row_tops,
 )
 from alignmend.execution.files import Files
+from alignmend.execution.patches import Tallies, Tally
 from alignmend.execution.products import Products
 from alignmend.execution.random_bits import bernoulli
 from alignmend.execution.row_ranking import highest_in_rows, unfit_row
@@ -70,6 +71,8 @@ class Evaluator:
         self._products = Products(files)
         self._row_masks: dict[RowTop, torch.Tensor] = {}
         self._row_start = 0
+        self._labelled: dict[str, tuple[int, torch.Tensor]] | None = None
+        """By label, how many weights its mask kept, and their values; None where nobody asked."""
 
     def take(self, length: int) -> torch.Tensor:
         """A float32 scratch vector [length]; give it back when done."""
@@ -153,12 +156,26 @@ class Evaluator:
                 return self._plus(terms, start, stop)
             case Prefix(limit, operand):
                 return self._prefix(limit, operand, start, stop)
-            case Keep(mask, operand):
-                return self._keep(mask, operand, start, stop)
+            case Keep(mask, operand, label):
+                return self._keep(mask, operand, label, start, stop)
             case Elect(terms):
                 return self._elect(terms, start, stop)
             case Absolute(operand):
                 return self.run(operand, start, stop).abs_()
+
+    def measured(self, program: Program, start: int, stop: int) -> tuple[torch.Tensor, Tallies]:
+        """As `run`, and what the labelled masks of the program kept."""
+        self._labelled = {}
+        values, found = self.run(program, start, stop), self._labelled
+        self._labelled = None
+        vectors = [vector for _, vector in found.values()]
+        tallies = tuple(
+            Tally(label, kept, stop - start, tuple(float(torch.dot(vector, other)) for other in vectors[: place + 1]))
+            for place, (label, (kept, vector)) in enumerate(found.items())
+        )
+        for vector in vectors:
+            self.give(vector)
+        return values, tallies
 
     def _read(self, entry: TensorEntry, start: int, stop: int) -> torch.Tensor:
         shared = self._shared.get(entry)
@@ -210,13 +227,15 @@ class Evaluator:
             self.give(inside)
         return values
 
-    def _keep(self, mask: MaskProgram, operand: Program, start: int, stop: int) -> torch.Tensor:
+    def _keep(self, mask: MaskProgram, operand: Program, label: str, start: int, stop: int) -> torch.Tensor:
         values = self.run(operand, start, stop)
         if isinstance(mask, Above) and mask.score == Absolute(operand):
             kept = _cut(torch.abs(values, out=self.take(stop - start)), mask, start, stop)
         else:
             kept = self.mask(mask, start, stop)
         values.mul_(kept)
+        if label and self._labelled is not None and label not in self._labelled:
+            self._labelled[label] = int(kept.sum()), self.take(stop - start).copy_(values)
         self.give(kept)
         return values
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,17 @@ from alignmend.algebra.values import Checkpoint
 from alignmend.execution.operands import identities, label_all, operands_of, versions
 from alignmend.io.card import CARD_NAME, model_card, read_licence
 from alignmend.io.identity import sha256_of_files
-from alignmend.io.manifest import MANIFEST_NAME, Input, Manifest, Method, OutputFile, Rounding, Vectors, write_manifest
+from alignmend.io.manifest import (
+    MANIFEST_NAME,
+    Input,
+    Manifest,
+    Method,
+    OutputFile,
+    Patch,
+    Rounding,
+    Vectors,
+    write_manifest,
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,7 @@ def write_records(
     notes: tuple[str, ...],
     hash: bool,
     hash_inputs: bool,
+    patches: Sequence[Patch] = (),
 ) -> Manifest:
     """Write `README.md` and `alignmend.json` beside an output's finished files, which the manifest lists."""
     operands = operands_of(checkpoint)
@@ -60,6 +71,7 @@ def write_records(
         outputs=_outputs(folder, hash=hash),
         rounding=rounding,
         vectors=description.vectors,
+        patches=list(patches),
         private=description.private,
         notes=[*description.warnings, *description.notes, *notes],
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Condition, Thread
 from typing import TypeAlias
 
+from alignmend.execution.patches import Tally
 from alignmend.execution.pieces import PieceReport
 
 Finished: TypeAlias = dict[int, PieceReport]
@@ -23,8 +24,8 @@ def read_journal(path: Path) -> Finished:
     finished: Finished = {}
     if path.exists():
         for line in path.read_bytes().split(b"\n")[:-1]:
-            number, step, error = json.loads(line)
-            finished[number] = PieceReport(step, error)
+            number, step, error, *patches = json.loads(line)
+            finished[number] = PieceReport(step, error, tuple(_tally(*patch) for patch in patches))
     return finished
 
 
@@ -85,5 +86,14 @@ class Journal:
         for file in dict.fromkeys(file for _, file, _ in waiting):
             flush = os.fdatasync if hasattr(os, "fdatasync") else os.fsync
             flush(self._outputs[file])
-        lines = "".join(json.dumps([number, report.step, report.error]) + "\n" for number, _, report in waiting)
+        lines = "".join(_line(number, report) for number, _, report in waiting)
         os.write(self._descriptor, lines.encode())
+
+
+def _tally(label: str, kept: int, weights: int, products: list[float]) -> Tally:
+    return Tally(label, kept, weights, tuple(products))
+
+
+def _line(number: int, report: PieceReport) -> str:
+    patches = [[one.label, one.kept, one.weights, one.products] for one in report.patches]
+    return json.dumps([number, report.step, report.error, *patches]) + "\n"

@@ -15,6 +15,7 @@ import torch
 from alignmend.algebra.programs import Program, entries_of, row_size
 from alignmend.errors import NonFiniteError
 from alignmend.execution.blocks import BLOCK, Evaluator, torch_dtype
+from alignmend.execution.patches import Tallies, added
 from alignmend.execution.rounding import Rounding, sum_of_squares, to_bfloat16_stochastic, to_nearest
 from alignmend.io.tensors import ARITHMETIC_DTYPES, TensorEntry
 
@@ -51,6 +52,8 @@ class PieceReport:
     """Of the intended change."""
     error: float
     """Of the realised change minus the intended one."""
+    patches: Tallies = ()
+    """What labelled masks kept."""
 
 
 class Sink(Protocol):
@@ -76,6 +79,7 @@ def compute(piece: Piece, evaluator: Evaluator, sink: Sink) -> PieceReport:
     """
     evaluator.prepare(() if piece.change is None else (piece.change,), piece.entry, piece.start, piece.stop)
     step = error = 0.0
+    tallies: list[Tallies] = []
     for start in range(piece.start, piece.stop, BLOCK):
         stop = min(start + BLOCK, piece.stop)
         if piece.change is None and piece.dtype == piece.entry.dtype:
@@ -83,7 +87,8 @@ def compute(piece: Piece, evaluator: Evaluator, sink: Sink) -> PieceReport:
         else:
             report = _float_block(piece, evaluator, sink, start, stop)
             step, error = step + report.step, error + report.error
-    return PieceReport(step, error)
+            tallies.append(report.patches)
+    return PieceReport(step, error, added(tallies))
 
 
 def _copied_block(piece: Piece, evaluator: Evaluator, sink: Sink, start: int, stop: int) -> None:
@@ -97,12 +102,13 @@ def _copied_block(piece: Piece, evaluator: Evaluator, sink: Sink, start: int, st
 
 
 def _float_block(piece: Piece, evaluator: Evaluator, sink: Sink, start: int, stop: int) -> PieceReport:
+    tallies: Tallies = ()
     if piece.change is None:
         values = evaluator.decode(piece.entry, start, stop)
         size = 0.0
     else:
         evaluator.begin_block(start, stop)
-        step = evaluator.run(piece.change, start, stop)
+        step, tallies = evaluator.measured(piece.change, start, stop)
         size = sum_of_squares(step)
         values = evaluator.target(piece.entry, start, stop).add_(step)
         evaluator.give(step)
@@ -113,7 +119,7 @@ def _float_block(piece: Piece, evaluator: Evaluator, sink: Sink, start: int, sto
         size, error = 0.0, 0.0
     sink(start, rounded.view(torch.uint8).numpy().data)
     evaluator.give(values)
-    return PieceReport(size, error)
+    return PieceReport(size, error, tallies)
 
 
 def _rounded(piece: Piece, values: torch.Tensor, start: int) -> torch.Tensor:

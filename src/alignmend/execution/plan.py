@@ -12,6 +12,7 @@ from alignmend.algebra.structure import Structure, TensorPlan, population, resol
 from alignmend.algebra.values import Checkpoint
 from alignmend.algebra.walks import rankings_of
 from alignmend.errors import ParameterError
+from alignmend.execution.same_scores import same_scores
 from alignmend.execution.threads import thread_count
 from alignmend.io.shards import OutputTensor, Shard, parse_size, plan_shards
 from alignmend.io.tensors import ARITHMETIC_DTYPES
@@ -125,7 +126,7 @@ def explain(
         bytes_written=sum(shard.size for shard in shards),
         shards=shards,
         peak_bytes=_peak(structure, thread_count(threads), ranked=bool(rankings)),
-        notes=(*structure.notes, *_dtype_notes(structure)),
+        notes=(*structure.notes, *same_scores(checkpoint, None), *_dtype_notes(structure)),
     )
 
 

@@ -19,6 +19,7 @@ from alignmend.execution.operands import file_states, operands_of, refuse_own_in
 from alignmend.execution.plan import output_dtype, output_shards
 from alignmend.execution.ranking import find_thresholds
 from alignmend.execution.rounding import Rounding, check_rounding
+from alignmend.execution.same_scores import same_scores
 from alignmend.execution.steps import StepTable
 from alignmend.execution.stream import stream
 from alignmend.execution.threads import thread_count
@@ -120,6 +121,8 @@ class _Run:
         self.description = description
         self.progress = progress
         self.completion: Completion | None = None
+        self.told: tuple[str, ...] = ()
+        """What is to be said of the scores."""
         self.threads = thread_count(options.threads)
         self.inputs = operands_of(checkpoint)
 
@@ -137,12 +140,14 @@ class _Run:
             if not stage.resumed:
                 check_space(stage.path, sum(shard.size for shard in shards))
             with Files() as files:
+                self.told = same_scores(self.checkpoint, files)
                 thresholds = self._thresholds(files)
                 final = resolve(self.checkpoint, thresholds)
                 steps = stream(final, shards, stage, files, options=self.options, progress=self.progress)
             manifest = self._finish(stage, structure, shards, steps, thresholds)
             stage.publish(self.options.overwrite)
-        return Saved(self.out, manifest, steps, thresholds, (*self.description.warnings, *steps.warnings()))
+        warnings = (*self.description.warnings, *self.told, *steps.warnings())
+        return Saved(self.out, manifest, steps, thresholds, warnings)
 
     def _finished(self, shards: tuple[Shard, ...]) -> Manifest | None:
         """What an earlier run has finished: then there is nothing left to resume."""
@@ -180,7 +185,8 @@ class _Run:
             self.description,
             name=self.out.name,
             rounding=steps.rounding(self.options.rounding, self.options.seed),
-            notes=(*structure.notes, *cut_notes(thresholds), *steps.warnings(), *added),
+            patches=steps.patches,
+            notes=(*structure.notes, *self.told, *cut_notes(thresholds), *steps.warnings(), *added),
             hash=self.options.hash,
             hash_inputs=self.options.hash_inputs,
         )

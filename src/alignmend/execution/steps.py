@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from alignmend.execution.pieces import PieceReport
 from alignmend.execution.rounding import Rounding
+from alignmend.io.manifest import Patch, TensorRounding
 from alignmend.io.manifest import Rounding as RoundingRecord
-from alignmend.io.manifest import TensorRounding
 
 WARN_ABOVE = 0.25
 """Relative error over all tensors beyond which a summary warns."""
@@ -40,6 +40,8 @@ class StepTable:
     """Every changed tensor of an output, in writing order."""
 
     tensors: tuple[TensorStep, ...]
+    patches: tuple[Patch, ...] = ()
+    """What labelled masks kept."""
 
     @property
     def relative_error(self) -> float | None:

@@ -15,6 +15,7 @@ from alignmend.execution.blocks import Evaluator
 from alignmend.execution.files import Files, write_all
 from alignmend.execution.journal import Journal, read_journal
 from alignmend.execution.parallel import in_order
+from alignmend.execution.patches import patch_records
 from alignmend.execution.pieces import Piece, PieceReport, compute, cut
 from alignmend.execution.plan import output_dtype
 from alignmend.execution.rounding import Rounding
@@ -180,13 +181,18 @@ def _journal(path: Path, descriptors: dict[str, int]) -> Iterator[Journal]:
 
 
 def _steps(placed: list[Placed], reports: dict[int, PieceReport]) -> StepTable:
+    """Tied copies are written as often as they are stored, but patched once."""
     by_name: dict[str, list[Placed]] = {}
     for one in placed:
         if one.piece.change is not None:
             by_name.setdefault(one.piece.entry.name, []).append(one)
-    return StepTable(
-        tuple(
-            tensor_step(name, parts[0].piece.dtype, [reports[part.number] for part in parts])
-            for name, parts in by_name.items()
-        )
+    steps = tuple(
+        tensor_step(name, parts[0].piece.dtype, [reports[part.number] for part in parts])
+        for name, parts in by_name.items()
     )
+    tallies = {
+        name: [reports[part.number].patches for part in parts]
+        for name, parts in by_name.items()
+        if parts[0].piece.stream == name
+    }
+    return StepTable(steps, tuple(patch_records(tallies)))

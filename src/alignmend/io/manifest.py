@@ -123,6 +123,30 @@ class Vectors(_Part):
     """Where every weight was read."""
 
 
+class PatchTensor(_Part):
+    """One tensor of a patch, as for the whole."""
+
+    name: str
+    kept: int
+    weights: int
+    norm: float
+    cosines: dict[str, float | None] = {}
+
+
+class Patch(_Part):
+    """A labelled part of the change, as its mask left it, before coefficients and rescaling."""
+
+    label: str
+    kept: int
+    """Weights where its mask is true."""
+    weights: int
+    """Out of how many: those of the tensors that it changes at all."""
+    norm: float
+    cosines: dict[str, float | None] = {}
+    """With the parts listed before it; None where one of the two is zero."""
+    tensors: list[PatchTensor] = []
+
+
 class Manifest(_Part):
     """The whole of `alignmend.json`."""
 
@@ -139,6 +163,7 @@ class Manifest(_Part):
     outputs: list[OutputFile] = []
     rounding: Rounding | None = None
     vectors: Vectors | None = None
+    patches: list[Patch] = []
     private: bool = False
     """True for working files that must not be published, such as an unaligned model."""
     notes: list[str] = []

@@ -16,7 +16,7 @@ from functools import cache
 from types import UnionType
 
 import alignmend.methods
-from alignmend.algebra.values import Checkpoint
+from alignmend.algebra.values import Checkpoint, Scores
 from alignmend.errors import RecipeError
 from alignmend.io.manifest import Method as MethodRecord
 from alignmend.methods.steered import Steered
@@ -44,6 +44,16 @@ class Argument:
     def is_model(self) -> bool:
         """Whether it takes a checkpoint, or several."""
         return self.annotation == Checkpoint or self.many or self.annotation == (Checkpoint | None)
+
+    @property
+    def is_scores(self) -> bool:
+        """Whether it takes a file of scores."""
+        return self.annotation in (Scores, Scores | None)
+
+    @property
+    def is_operand(self) -> bool:
+        """Whether it is opened from disk: a recipe names it under `models`."""
+        return self.is_model or self.is_scores
 
     @property
     def many(self) -> bool:
@@ -129,6 +139,5 @@ def type_name(annotation: object) -> str:
         return f"list of {type_name(arguments[0])}"
     if typing.get_origin(annotation) is Mapping:
         return f"map of {type_name(arguments[0])} to {type_name(arguments[1])}"
-    return {float: "number", int: "integer", str: "text", bool: "true or false", Checkpoint: "model"}.get(
-        typing.cast(type, annotation), str(annotation)
-    )
+    names = {float: "number", int: "integer", str: "text", bool: "true or false", Checkpoint: "model", Scores: "scores"}
+    return names.get(typing.cast(type, annotation), str(annotation))

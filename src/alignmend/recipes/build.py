@@ -10,18 +10,21 @@ from typing import Any
 
 from alignmend.activations.safe_align import SafeAlign
 from alignmend.algebra.nodes import AdapterDelta, AdapterSource, Source
-from alignmend.algebra.opening import open_adapter, open_checkpoint
-from alignmend.algebra.values import Checkpoint
+from alignmend.algebra.opening import open_adapter, open_checkpoint, open_scores
+from alignmend.algebra.values import Checkpoint, Scores
+from alignmend.algebra.walks import stored_source
 from alignmend.errors import FileFormatError, RecipeError
 from alignmend.io.adapter import open_adapter_folder
 from alignmend.io.folder import is_adapter_folder
 from alignmend.io.hub import find
-from alignmend.methods.registry import Method, get_method
+from alignmend.methods.registry import Argument, Method, get_method
 from alignmend.methods.steered import Steered
 from alignmend.recipes.schema import ModelReference, Recipe, arguments_of
 
 _USUAL_BASES = ("aligned", "base")
 """Roles that an adapter in another role stands on, unless it says otherwise."""
+_OWN_BASES = {"safety": "target", "over_safety": "target"}
+"""Roles whose adapters stand on a role of their own: patches, on the model that they patch."""
 _BASE_OF = "base of "
 
 
@@ -50,6 +53,16 @@ class Operands:
             self.under_way.pop()
         return self.opened[role]
 
+    def open_scores(self, role: str) -> Scores:
+        """The scores of a role: a safetensors file, or a folder of them."""
+        reference = self.references[role]
+        if reference != ModelReference(path=reference.path):
+            raise RecipeError(f"{role} is a file of scores: give its path alone, without revision, prefix and base")
+        found = open_scores(self._locate(reference.path))
+        if (source := stored_source(found.node)) is not None:
+            self.labels.setdefault(source, role)
+        return found
+
     def _open(self, role: str, reference: ModelReference) -> Checkpoint:
         location = self._locate(reference.path)
         if _holds_adapter(location, reference.revision):
@@ -76,7 +89,8 @@ class Operands:
         if reference.base is not None:
             chosen = reference.base
         else:
-            usual = [other for other in _USUAL_BASES if other in self.references and other != role]
+            known = (_OWN_BASES[role],) if role in _OWN_BASES else _USUAL_BASES
+            usual = [other for other in known if other in self.references and other != role]
             chosen = usual[0] if usual else named.base or ""
         if not chosen:
             raise RecipeError(f"{role} is an adapter that does not say on which model: give it a base")
@@ -151,7 +165,12 @@ class Built:
 def open_models(recipe: Recipe, folder: Path) -> Mapping[str, Checkpoint]:
     """A recipe's models by role. Headers only."""
     operands = Operands(folder, _flat(recipe.models))
-    return {role: operands.open(role) for role in operands.references}
+    arguments = get_method(recipe.method).arguments
+    return {role: operands.open(role) for role in operands.references if not _is_scores(arguments, role)}
+
+
+def _is_scores(arguments: Mapping[str, Argument], role: str) -> bool:
+    return role in arguments and arguments[role].is_scores
 
 
 def build(recipe: Recipe, folder: Path) -> Built:
@@ -163,6 +182,9 @@ def build(recipe: Recipe, folder: Path) -> Built:
     operands = Operands(folder, _flat(recipe.models))
     arguments = arguments_of(recipe)
     for role, given in recipe.models.items():
+        if method.arguments[role].is_scores:
+            arguments[role] = operands.open_scores(role)
+            continue
         many = method.arguments[role].many
         names = [f"{role}[{number}]" for number in range(len(given))] if isinstance(given, list) else [role]
         models = [operands.open(name) for name in names]

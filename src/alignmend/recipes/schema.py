@@ -157,7 +157,7 @@ def _references(models: object, method: Method) -> object:
 @cache
 def parameters_schema(method: str) -> type[BaseModel]:
     """The pydantic model of a method's numbers and switches. A float may also be a list of floats: a sweep."""
-    arguments = [argument for argument in get_method(method).arguments.values() if not argument.is_model]
+    arguments = [argument for argument in get_method(method).arguments.values() if not argument.is_operand]
     return _schema(f"{method} parameters", arguments, lambda argument: _sweepable(argument.annotation))
 
 
@@ -167,7 +167,7 @@ def models_schema(method: str, lacking: frozenset[str] = frozenset()) -> type[Ba
     arguments = [
         replace(argument, required=argument.required and argument.name not in lacking)
         for argument in get_method(method).arguments.values()
-        if argument.is_model
+        if argument.is_operand
     ]
     return _schema(
         f"{method} models", arguments, lambda argument: list[ModelReference] if argument.many else ModelReference
