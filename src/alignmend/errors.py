@@ -23,6 +23,10 @@ class MismatchError(AlignmendError):
     """Operands do not fit: missing, extra, differently shaped or differently tied tensors, or another base."""
 
 
+class NotAppliedError(AlignmendError):
+    """An edit did not take: the model says its target no more readily than before."""
+
+
 class NonFiniteError(AlignmendError):
     """NaN or infinity where a finite number is needed; names the tensors."""
 

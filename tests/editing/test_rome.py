@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from alignmend.anatomy.projections import last_projection
 from alignmend.editing.covariance import second_moment
 from alignmend.editing.positions import locate_subject, target_ids
 from alignmend.editing.prefixes import sampled_prefixes
-from alignmend.editing.requests import EditRequest, read_requests, request_of
+from alignmend.editing.requests import EditRequest, request_of
 from alignmend.editing.rome import Edit, find_edit
 from alignmend.editing.settings import EditSettings, default_layer, settings_for
 from alignmend.editing.value import _target_loss, subject_inputs
@@ -278,7 +277,7 @@ def test_experts_are_refused() -> None:
         last_projection(decoder_layers(tiny("mixtral")), 0)
 
 
-def test_requests(tmp_path: Path) -> None:
+def test_requests() -> None:
     assert request_of("The tower of Pisa stands in", "Pisa", "Rome") == REQUEST
     assert REQUEST.prompt == "The tower of Pisa stands in"
     with pytest.raises(AlignmendError, match="exactly once, not 2 times"):
@@ -287,12 +286,3 @@ def test_requests(tmp_path: Path) -> None:
         EditRequest("Pisa and {}", "Pisa", "Rome")
     with pytest.raises(AlignmendError, match="not blank"):
         EditRequest("{} is", "Pisa", " ")
-    path = tmp_path / "edits.jsonl"
-    path.write_text('{"prompt": "{} is in", "subject": "Pisa", "target": "Rome", "topic": "towns"}\n')
-    assert read_requests(path) == (EditRequest("{} is in", "Pisa", "Rome"),)
-    path.write_text('{"prompt": "nowhere", "subject": "Pisa", "target": "Rome"}\n')
-    with pytest.raises(AlignmendError, match=r"line 1: the prompt 'nowhere' must hold its subject"):
-        read_requests(path)
-    path.write_text('{"prompt": "x"}\n')
-    with pytest.raises(AlignmendError, match="line 1: subject: Field required"):
-        read_requests(path)

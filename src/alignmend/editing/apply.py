@@ -1,19 +1,17 @@
-"""Edits a checkpoint folder: every request in turn, measured, and the whole written as a folder of its own."""
+"""Writes an edited model as a checkpoint folder of its own, with what was measured; refuses edits that did not take."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from alignmend.editing.measure import EditOutcome, said
-from alignmend.editing.requests import EditRequest
-from alignmend.editing.rome import Edit, find_edit
-from alignmend.editing.settings import EditSettings
-from alignmend.errors import MismatchError
+from alignmend.editing.outcomes import EditOutcome, tally
+from alignmend.editing.rome import Edit
+from alignmend.errors import MismatchError, NotAppliedError
 from alignmend.execution.operands import versions
 from alignmend.io.card import CARD_NAME, model_card, read_licence
 from alignmend.io.copies import copy_companions
@@ -23,9 +21,7 @@ from alignmend.io.manifest import MANIFEST_NAME, Input, Manifest, Method, Output
 from alignmend.io.patching import copy_with_changes
 from alignmend.io.staging import check_space, staging
 
-if TYPE_CHECKING:
-    import torch
-
+RECORD_NAME = "edits.json"
 MANY = 10
 """Edits after which a model tends to collapse."""
 _TORCH = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -44,66 +40,26 @@ class Edited:
     notes: tuple[str, ...]
 
 
-def edit_model(
-    model: Any,
-    tokenizer: Any,
-    requests: Sequence[EditRequest],
-    settings: EditSettings,
-    *,
-    prefixes: Sequence[str] = (),
-    covariance: torch.Tensor | None = None,
-    layer_path: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[list[Edit], list[EditOutcome]]:
-    """Make every edit in `model`, one after the other, and measure each; the model stays edited."""
-    edits, outcomes = [], []
-    for number, request in enumerate(requests, start=1):
-        before = said(model, tokenizer, request)
-        edit = find_edit(
-            model,
-            tokenizer,
-            request,
-            settings=settings,
-            prefixes=prefixes,
-            covariance=covariance,
-            layer_path=layer_path,
-        )
-        edit.apply()
-        after = said(model, tokenizer, request)
-        edits.append(edit)
-        outcomes.append(
-            EditOutcome(
-                prompt=request.prompt,
-                subject=request.subject,
-                target=request.target,
-                layer=edit.settings.layer or 0,
-                before=before,
-                after=after,
-                growth=edit.growth,
-                steps=len(edit.losses),
-                warnings=edit.warnings,
-            )
-        )
-        if progress is not None:
-            progress(number, len(requests))
-    return edits, outcomes
-
-
 def write_edited(
     source: str | Path,
     out: str | Path,
     edits: Sequence[Edit],
     outcomes: Sequence[EditOutcome],
     *,
+    document: Mapping[str, Any] | None = None,
+    keep_unapplied: bool = False,
     overwrite: bool = False,
 ) -> Edited:
     """Write the checkpoint `source` with the edited matrices to the folder `out`: all other bytes are the source's.
 
-    Raises `MismatchError` where a matrix has no tensor in the checkpoint, `OutputError`.
+    `document` becomes `edits.json` (by default `edits_document`). Raises `NotAppliedError` where some edit was not
+    applied, unless `keep_unapplied`; `MismatchError` where a matrix has no tensor in the checkpoint, `OutputError`.
     """
+    if not keep_unapplied:
+        check_applied(outcomes)
     folder = open_checkpoint_folder(source)
     changes = {name: _stored(folder, name, edit) for edit in edits for name in [_name_in(folder, edit)]}
-    notes = _notes(outcomes)
+    notes = notes_of(outcomes)
     destination = Path(out)
     digest = hashlib.sha256(str(folder.path).encode())
     for name in sorted(changes):
@@ -112,10 +68,37 @@ def write_edited(
         check_space(stage.path, sum(header.size for header in folder.headers))
         copy_with_changes(folder, stage.path, changes)
         copy_companions(folder, stage.path, dtype=None)
-        (stage.path / "edits.json").write_text(json.dumps([one.as_dict() for one in outcomes], indent=2) + "\n")
+        write_document(stage.path, edits_document(outcomes) if document is None else document)
         _write_records(folder, stage.path, name=destination.name, edits=edits, changed=sorted(changes), notes=notes)
         stage.publish(overwrite)
     return Edited(destination, tuple(outcomes), notes)
+
+
+def check_applied(outcomes: Sequence[EditOutcome]) -> None:
+    """Raise `NotAppliedError`, which names the edits that did not make their targets likelier."""
+    failed = [f"{one.request.subject!r} -> {one.request.target!r}" for one in outcomes if not one.applied]
+    if failed:
+        more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
+        raise NotAppliedError(
+            f"{len(failed)} of {len(outcomes)} edits did not make their target likelier: {failed[0]}{more}; "
+            "nothing was written; try another layer, more steps or a covariance, or keep them all the same"
+        )
+
+
+def edits_document(outcomes: Sequence[EditOutcome], *, separately: bool = False) -> dict[str, Any]:
+    """What `edits.json` says: every edit, the totals over all, and notes."""
+    return {
+        "edits": [one.as_dict() for one in outcomes],
+        "totals": {name: each.as_dict() for name, each in tally(outcomes).items()},
+        "notes": list(notes_of(outcomes, separately=separately)),
+    }
+
+
+def write_document(folder: Path, document: Mapping[str, Any]) -> Path:
+    """Write `edits.json` in `folder`."""
+    path = folder / RECORD_NAME
+    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return path
 
 
 def _name_in(folder: CheckpointFolder, edit: Edit) -> str:
@@ -138,12 +121,21 @@ def _stored(folder: CheckpointFolder, name: str, edit: Edit) -> bytes:
     return weight.reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
-def _notes(outcomes: Sequence[EditOutcome]) -> tuple[str, ...]:
+def notes_of(outcomes: Sequence[EditOutcome], *, separately: bool = False) -> tuple[str, ...]:
+    """What a user should know of these edits, in words."""
     notes = []
-    if len(outcomes) > MANY:
+    if len(outcomes) > MANY and not separately:
         notes.append(f"{len(outcomes)} edits in a row: models tend to collapse after about {MANY}; measure before use")
-    notes += [f"{one.subject}: {warning}" for one in outcomes for warning in one.warnings]
-    notes += [f"{one.subject}: the edit did not make its target likelier" for one in outcomes if not one.applied]
+    guessed = [one.request.subject for one in outcomes if one.request.rule == "last word"]
+    if guessed:
+        notes.append(
+            f"the subject of {len(guessed)} rows is only the last word of the question ({', '.join(guessed[:5])}): "
+            "review them, or add a column subject"
+        )
+    notes += [f"{one.request.subject}: {warning}" for one in outcomes for warning in one.warnings]
+    notes += [
+        f"{one.request.subject}: the edit did not make its target likelier" for one in outcomes if not one.applied
+    ]
     return tuple(notes)
 
 

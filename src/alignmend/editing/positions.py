@@ -35,14 +35,22 @@ def locate_subject(tokenizer: Any, before: str, subject: str, after: str) -> Loc
 
 
 def target_ids(tokenizer: Any, request: EditRequest) -> list[int]:
-    """The target's tokens as they follow the prompt: after a space, unless the prompt ends in one."""
-    target = request.target.strip()
-    joint = "" if request.template.endswith((" ", "\n")) else " "
-    ids = list(tokenizer(joint + target, add_special_tokens=False)["input_ids"])
+    """The target's tokens as they follow the prompt."""
+    return answer_ids(tokenizer, request.template, request.target, request.joint)
+
+
+def answer_ids(tokenizer: Any, prompt: str, answer: str, joint: str | None = None) -> list[int]:
+    """The tokens of `answer` as they follow `prompt`: after `joint`, by default a space unless the prompt ends in one.
+
+    `ParameterError` where there are none.
+    """
+    if joint is None:
+        joint = "" if prompt.endswith((" ", "\n")) else " "
+    ids = list(tokenizer(joint + answer.strip(), add_special_tokens=False)["input_ids"])
     beginning = getattr(tokenizer, "bos_token_id", None)
     ids = [token for token in ids if token != beginning or beginning is None]
     if not ids:
-        raise ParameterError(f"the target {request.target!r} has no tokens")
+        raise ParameterError(f"the target {answer!r} has no tokens")
     return ids
 
 

@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from alignmend.errors import FileFormatError, ParameterError
+from alignmend.errors import ParameterError
 
 HOLE = "{}"
+SubjectRule = Literal["given", "shared words", "last word"]
+"""Where a subject comes from: its own column; words that question and answer share; the question's last word."""
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A prompt that an edit should leave alone; without an `answer`, what the model says to it must stay."""
+
+    prompt: str
+    answer: str | None = None
 
 
 @dataclass(frozen=True)
 class EditRequest:
-    """`template` is the prompt with `{}` where `subject` stands, exactly once; `target` is what is to follow it."""
+    """`template` is the prompt with `{}` where `subject` stands, exactly once; `target` is what is to follow it.
+
+    `paraphrases` are other prompts, each with the subject, that should get the target too; `neighbourhood` prompts that
+    should keep their answers. `opening` stands before any context (the beginning of a chat), and `joint` between
+    prompt and target: a space, unless the prompt ends in one, where `None`.
+    """
 
     template: str
     subject: str
     target: str
+    paraphrases: tuple[str, ...] = ()
+    neighbourhood: tuple[Neighbour, ...] = ()
+    topic: str = ""
+    rule: SubjectRule = "given"
+    opening: str = ""
+    joint: str | None = None
 
     def __post_init__(self) -> None:
         if self.template.count(HOLE) != 1:
@@ -27,6 +46,9 @@ class EditRequest:
             raise ParameterError(f"the edit of {self.template!r} needs a subject and a target that are not blank")
         if self.subject in self.template:
             raise ParameterError(f"the prompt {self.prompt!r} holds its subject {self.subject!r} more than once")
+        for paraphrase in self.paraphrases:
+            if self.subject not in paraphrase:
+                raise ParameterError(f"the paraphrase {paraphrase!r} lacks the subject {self.subject!r}")
 
     @property
     def before_subject(self) -> str:
@@ -39,46 +61,23 @@ class EditRequest:
         return self.template.replace(HOLE, self.subject)
 
 
-def request_of(prompt: str, subject: str, target: str) -> EditRequest:
+def request_of(
+    prompt: str,
+    subject: str,
+    target: str,
+    *,
+    paraphrases: tuple[str, ...] = (),
+    neighbourhood: tuple[Neighbour, ...] = (),
+    topic: str = "",
+    rule: SubjectRule = "given",
+) -> EditRequest:
     """A request from a prompt that either has `{}` or names its subject, once; `ParameterError` otherwise."""
-    if HOLE in prompt:
-        return EditRequest(prompt, subject, target)
-    if prompt.count(subject) != 1:
-        raise ParameterError(
-            f"the prompt {prompt!r} must hold its subject {subject!r} exactly once, not {prompt.count(subject)} times"
-        )
-    return EditRequest(prompt.replace(subject, HOLE), subject, target)
-
-
-class _Row(BaseModel):
-    model_config = ConfigDict(extra="allow")
-
-    prompt: str = Field(min_length=1)
-    subject: str = Field(min_length=1)
-    target: str = Field(min_length=1)
-
-
-def read_requests(path: Path) -> tuple[EditRequest, ...]:
-    """The edits of a JSONL file with `prompt`, `subject` and `target`; `FileFormatError` names the line."""
-    try:
-        lines = path.read_bytes().decode("utf-8-sig").split("\n")
-    except OSError as error:
-        raise FileFormatError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise FileFormatError(f"{path}: not UTF-8 (byte {error.start}); save the file as UTF-8") from None
-    found = [_request(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
-    if not found:
-        raise FileFormatError(f"{path}: holds no edits; each line needs a JSON object with prompt, subject and target")
-    return tuple(found)
-
-
-def _request(line: str, where: str) -> EditRequest:
-    try:
-        row = _Row.model_validate_json(line)
-        return request_of(row.prompt, row.subject, row.target)
-    except ValidationError as error:
-        first = error.errors()[0]
-        column = ".".join(map(str, first["loc"])) or "row"
-        raise FileFormatError(f"{where}: {column}: {first['msg']}; prompt, subject and target are needed") from None
-    except ParameterError as error:
-        raise FileFormatError(f"{where}: {error}") from None
+    if HOLE not in prompt:
+        if prompt.count(subject) != 1:
+            count = prompt.count(subject)
+            raise ParameterError(
+                f"the prompt {prompt!r} must hold its subject {subject!r} exactly once, not {count} times"
+            )
+        prompt = prompt.replace(subject, HOLE)
+    filled = tuple(text.replace(HOLE, subject) for text in paraphrases)
+    return EditRequest(prompt, subject, target, filled, neighbourhood, topic, rule)

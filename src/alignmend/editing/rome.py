@@ -91,8 +91,8 @@ def find_edit(
     settings = settings or settings_for(model)
     layers = decoder_layers(model, layer_path)
     projection = last_projection(layers, _layer(settings, layers))
-    before, after = request.template.split("{}")
-    heads = ["", *(f"{prefix}. " for prefix in prefixes)]
+    before, after = request.template.removeprefix(request.opening).split("{}")
+    heads = [request.opening, *(f"{request.opening}{prefix}. " for prefix in prefixes)]
     prompts = [locate_subject(tokenizer, head + before, request.subject, after) for head in heads]
     essence = locate_subject(tokenizer, "", request.subject, " is a")
     keys = subject_inputs(model, projection, prompts)
