@@ -23,7 +23,7 @@ MANTISSA_BITS, SMALLEST_EXPONENT = 7, -126
 TWO_FLOAT32_ROUNDINGS = 2.0**-15
 RESTA = ("alignmend-resta", "load-add-save", "mergekit-linear", "mergekit-task-arithmetic")
 ADAPTER_MERGES = ("alignmend-adapter", "peft-merge")
-TRIMS = {"alignmend-trim": "unaligned", "alignmend-trim-sparse": "sparse"}
+TRIMS = {"alignmend-trim": "unaligned", "alignmend-hdr": "unaligned", "alignmend-trim-sparse": "sparse"}
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ TITLES = {
     "alignmend-resta-density": "alignmend: RESTA, density 0.7",
     "alignmend-trim": "alignmend: trim 10 %, model-wide",
     "alignmend-trim-sparse": "alignmend: trim 10 %, model-wide, delta mostly zeros",
+    "alignmend-hdr": "alignmend: harm direction removal, density 0.1, model-wide",
     "alignmend-adapter": "alignmend: adapter merge",
     "load-add-save": "transformers: load, add, save",
     "peft-merge": "PEFT merge_and_unload",
@@ -35,6 +36,7 @@ READS = {
     "resta-density": TRIO,
     "trim": TRIO,
     "trim-sparse": ("finetuned", "aligned", "sparse"),
+    "hdr": TRIO,
     "adapter": ("aligned", ADAPTER),
 }
 

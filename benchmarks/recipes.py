@@ -9,6 +9,7 @@ from benchmarks.synthetic import ADAPTER, Family
 COEFFICIENT = 0.5
 DENSITY = 0.7
 TRIM = 0.1
+HARM_ROLES = {"target": "finetuned", "aligned": "aligned", "harmful": "unaligned"}
 Recipe = dict[str, Any]
 
 
@@ -23,6 +24,7 @@ def alignmend_recipes(family: Family, coefficient: float) -> dict[str, Recipe]:
         },
         "trim": _trim(family, "unaligned", coefficient),
         "trim-sparse": _trim(family, "sparse", coefficient),
+        "hdr": _harm_direction_removal(family, coefficient),
         "adapter": _adapter(family),
     }
 
@@ -33,6 +35,16 @@ def _trim(family: Family, harmful: str, coefficient: float) -> Recipe:
     models = {"base": _path(family, "aligned"), "finetuned": _path(family, harmful)}
     models["target"] = _path(family, "finetuned")
     return {"method": "task_arithmetic", "models": models, "parameters": parameters}
+
+
+def _harm_direction_removal(family: Family, coefficient: float) -> Recipe:
+    """The method by its name: the same sum as `trim`, through the recipe that a user writes."""
+    models = {role: _path(family, own) for role, own in HARM_ROLES.items()}
+    return {
+        "method": "harm_direction_removal",
+        "models": models,
+        "parameters": {"coefficient": coefficient, "density": TRIM, "scope": "model"},
+    }
 
 
 def _adapter(family: Family) -> Recipe:

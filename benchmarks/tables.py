@@ -52,7 +52,11 @@ WARM_TARGETS = (
     Target("mergekit-dare-linear", ("alignmend-resta-density",), 4.0, at_least=True),
     Target("mergekit-ties", ("alignmend-trim",), 4.0, at_least=True),
 )
-COLD_TARGETS = (Target("alignmend-resta", ("floor",), 1.15),)
+COLD_TARGETS = (
+    Target("alignmend-resta", ("floor",), 1.15),
+    Target("alignmend-trim", ("floor",), 2.2),
+    Target("alignmend-hdr", ("floor",), 2.2),
+)
 
 
 def render(records: Records) -> str:
