@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from functools import cache
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -15,7 +18,7 @@ from torch import Tensor
 Array: TypeAlias = npt.NDArray[np.float64]
 Arrays: TypeAlias = dict[str, Array]
 """Name -> values. A delta is zero on names that it does not have, and rankings do not count those."""
-Scope = Literal["model", "tensor"]
+Scope = Literal["model", "tensor", "row"]
 Truths: TypeAlias = dict[str, npt.NDArray[np.bool_]]
 
 
@@ -51,18 +54,48 @@ def by_number(name: str) -> list[tuple[bool, int, str]]:
     return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.findall(r"\d+|\D+", name)]
 
 
-def top(scores: Arrays, density: float, scope: str) -> Truths:
+def kept_count(density: float, total: int, counting: str = "nearest") -> int:
+    """Rounded, or down from the decimal number that was written."""
+    return round(density * total) if counting == "nearest" else math.floor(Decimal(str(density)) * total)
+
+
+def top(scores: Arrays, density: float, scope: str, counting: str = "nearest") -> Truths:
     """A stable sort: the highest first, equal ones in (name, flat index) order."""
+    if scope == "row":
+        return {name: _top_of_rows(values, density, counting) for name, values in scores.items()}
     names = sorted(scores, key=by_number)
     groups = [names] if scope == "model" else [[name] for name in names]
     kept: Truths = {}
     for group in groups:
         flat = np.concatenate([scores[name].ravel() for name in group])
         chosen = np.zeros(flat.size, bool)
-        chosen[np.argsort(-flat, kind="stable")[: round(density * flat.size)]] = True
+        chosen[np.argsort(-flat, kind="stable")[: kept_count(density, flat.size, counting)]] = True
         parts = np.split(chosen, np.cumsum([scores[name].size for name in group])[:-1])
         kept |= {name: part.reshape(scores[name].shape) for name, part in zip(group, parts, strict=True)}
     return kept
+
+
+def _top_of_rows(values: Array, density: float, counting: str) -> npt.NDArray[np.bool_]:
+    rows = values.reshape(-1, values.shape[-1])
+    found = [top({"row": row}, density, "tensor", counting)["row"] for row in rows]
+    return np.stack(found).reshape(values.shape)
+
+
+def elect(deltas: Sequence[Arrays]) -> Arrays:
+    """Weight by weight: which sign has more mass, then the mean of the values that have it."""
+    names = dict.fromkeys(name for delta in deltas for name in delta)
+    found: Arrays = {}
+    for name in names:
+        shape = next(delta[name].shape for delta in deltas if name in delta)
+        columns = zip(*(delta[name].ravel() for delta in deltas if name in delta), strict=True)
+        found[name] = np.array([_elected(values) for values in columns]).reshape(shape)
+    return found
+
+
+def _elected(values: tuple[float, ...]) -> float:
+    total = math.fsum(values)
+    agreeing = [value for value in values if value * total > 0]
+    return math.fsum(agreeing) / len(agreeing) if agreeing else 0.0
 
 
 def where(mask: Mapping[str, npt.NDArray[np.bool_]], delta: Arrays) -> Arrays:
@@ -88,6 +121,7 @@ def philox_4x64(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tup
     return c0, c1, c2, c3
 
 
+@cache
 def _stream(purpose: str, seed: int, name: str, block: int, count: int) -> list[int]:
     """The first `count` 64-bit words of one block of a tensor."""
     digest = hashlib.sha256(f"{purpose}\0{seed}\0{name}".encode()).digest()
@@ -113,6 +147,30 @@ def random_keep(density: float, seed: int, name: str, shape: tuple[int, ...]) ->
     further = iter(words[8192:])
     kept = [byte < head or (byte == head and next(further) >> 40 < rest) for byte in drawn]
     return np.array(kept[:size]).reshape(shape)
+
+
+def independent_keep(stream: str, density: float, seed: int, name: str, shape: tuple[int, ...]) -> Truths:
+    """The draw of a named stream."""
+    return {name: random_keep(density, seed, f"{stream}\0{name}", shape)}
+
+
+def safe_patching(
+    target: Arrays,
+    patches: Mapping[str, Arrays],
+    tops: Mapping[str, Truths],
+    *,
+    coefficients: Mapping[str, float],
+    density: float,
+    seed: int,
+    kept: Callable[[npt.NDArray[np.bool_], npt.NDArray[np.bool_]], npt.NDArray[np.bool_]],
+) -> Arrays:
+    """theta + sum of coefficient * m o M o P; `kept` makes M of a patch's own top set and the other's."""
+    found = {name: values.copy() for name, values in target.items()}
+    for patch, other in (("safety", "over_safety"), ("over_safety", "safety")):
+        for name, values in patches[patch].items():
+            retained = independent_keep(patch, density, seed, name, values.shape)[name]
+            found[name] += coefficients[patch] * values * kept(tops[patch][name], tops[other][name]) * retained
+    return found
 
 
 def drop(delta: Arrays, density: float, seed: int, *, rescale: bool = True) -> Arrays:

@@ -20,9 +20,10 @@ from tests.checkpoints import HEAD, Tensors, llama_shapes, write
 import alignmend as am
 from alignmend.algebra.names import Kind
 from alignmend.algebra.nodes import Scope
+from alignmend.algebra.operations import elect
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-SCOPES: tuple[Scope, ...] = ("model", "tensor")
+SCOPES: tuple[Scope, ...] = ("model", "tensor", "row")
 ROLES = ("finetuned", "aligned", "unaligned")
 Case: TypeAlias = tuple[am.Delta, reference.Arrays]
 """An expression and what it means."""
@@ -97,6 +98,7 @@ def expressions(cases: list[Case]) -> st.SearchStrategy[Case]:
             st.tuples(inner, inner, st.sampled_from([1.0, -1.0])).map(_sum),
             st.tuples(inner, st.sampled_from([-2.0, -0.5, 0.0, 0.5, 2.0])).map(_scaled),
             st.tuples(inner, st.floats(0, 1), st.sampled_from(SCOPES)).map(_trimmed),
+            st.tuples(inner, inner).map(_elected),
             st.tuples(inner, st.sampled_from([0.25, 0.5, 1.0]), st.integers(0, 9), st.booleans()).map(_dropped),
             st.tuples(inner, st.sampled_from(CHOICES)).map(_selected),
             st.tuples(inner, st.sampled_from([-1.0, 0.0, 2.0]), st.sampled_from([0.0, 1.0])).map(_per_layer),
@@ -115,6 +117,12 @@ def _sum(drawn: tuple[Case, Case, float]) -> Case:
 def _scaled(drawn: tuple[Case, float]) -> Case:
     (delta, means), factor = drawn
     return factor * delta, reference.scale(factor, means)
+
+
+def _elected(drawn: tuple[Case, Case]) -> Case:
+    """Of two at most: their mean is exact."""
+    (left, left_means), (right, right_means) = drawn
+    return elect([left, right]), reference.elect([left_means, right_means])
 
 
 def _trimmed(drawn: tuple[Case, float, Scope]) -> Case:
