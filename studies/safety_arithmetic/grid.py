@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from studies.safety_arithmetic.measuring import Change, Row, Scenario
 
-COEFFICIENTS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0)
-UNTRIMMED = (0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
-STRENGTHS = (0.05, 0.1, 0.15, 0.2)
+COEFFICIENTS = (0.1, 0.2, 0.3, 0.5, 1.0, 1.25, 1.5, 2.0)
+UNTRIMMED = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75)
+STRENGTHS = (0.03, 0.05, 0.1, 0.15)
 DENSITIES = (0.0, 0.05, 0.1, 0.2, 0.4)
 OVER_REFUSAL = 0.10
 """How much over-refusal may exceed that of the aligned model."""
