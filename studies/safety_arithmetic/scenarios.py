@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import alignmend as am
@@ -11,6 +11,7 @@ from alignmend.activations.pairs import read_pairs
 from alignmend.algebra.opening import open_adapter
 from alignmend.algebra.values import Checkpoint
 from alignmend.editing.locate import locate
+from alignmend.io.identity import sha256_of_files
 from alignmend.organisms import Family, build_family
 from alignmend.organisms.members import Size
 from alignmend.training.run import train_model
@@ -41,17 +42,17 @@ def scenarios(work: Path, seed: int, size: Size) -> Iterator[Scenario]:
 
 
 def _scenario(work: Path, family: Family, member: str, layers: tuple[int, ...] = ()) -> Scenario:
-    key = json.loads((family.directory / "family.json").read_text())["key"][:12]
-    aligned = am.open(family.members["aligned"])
+    aligned, harmful = am.open(family.members["aligned"]), _harmful(family)
+    key = _key([family.members["aligned"], family.members[member], harmful])
     return Scenario(
         name=NAMES[member],
         seed=family.seed,
         target=_target(family, member, aligned),
         aligned=aligned,
-        harmful=am.open(_harmful(family)),
+        harmful=am.open(harmful),
         suites=family.directory / "suites",
         pairs=read_pairs(family.directory / "data" / "contrast_pairs.jsonl")[:PAIRS],
-        work=work / "rows" / f"{key}-{member}",
+        work=work / "rows" / f"{family.size}-{family.seed}-{member}-{key}",
         layers=layers,
     )
 
@@ -59,6 +60,12 @@ def _scenario(work: Path, family: Family, member: str, layers: tuple[int, ...] =
 def _target(family: Family, member: str, aligned: Checkpoint) -> Checkpoint:
     place = family.members[member]
     return aligned + open_adapter(place) if (place / "adapter_config.json").exists() else am.open(place)
+
+
+def _key(folders: Sequence[Path]) -> str:
+    """Of the weights that a scenario's rows depend on: other weights, other rows."""
+    files = [path for folder in folders for path in sorted(folder.glob("*.safetensors"))]
+    return hashlib.sha256("".join(sha256_of_files(files)).encode()).hexdigest()[:12]
 
 
 def _harmful(family: Family) -> Path:
