@@ -16,6 +16,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from alignmend.errors import NonFiniteError, OutputError, ParameterError
 from alignmend.training.encoding import collate
+from alignmend.training.loading import has_gpu
 from alignmend.training.loop import TokenRow
 from alignmend.training.measuring import Measured, measure, read_measured, write_measured
 from alignmend.training.objectives import Objective, objective_named
@@ -101,11 +102,6 @@ def trainer_for(model: Any, rows: Sequence[TokenRow], settings: TrainSettings, f
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
-
-
-def has_gpu() -> bool:
-    """Whether there is a device to train on beside the processor."""
-    return torch.cuda.is_available() or torch.backends.mps.is_available()
 
 
 class StepLoss:

@@ -33,14 +33,29 @@ class Objective:
 
 
 def answer_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Negative log-likelihood in nats of each answer token, row after row; float32.
+    """Negative log-likelihood in nats of each answer token, row after row; float32, or float64 of float64.
 
     `logits` [rows, length, vocabulary]; `labels` [rows, length], -100 where a token is no part of an answer. The
     logits at one place predict the label of the next.
     """
     targets = labels[:, 1:]
     counted = targets != -100
-    return torch.nn.functional.cross_entropy(logits[:, :-1][counted].float(), targets[counted], reduction="none")
+    chosen = logits[:, :-1][counted]
+    wide = chosen if chosen.dtype == torch.float64 else chosen.float()
+    return torch.nn.functional.cross_entropy(wide, targets[counted], reduction="none")
+
+
+def row_sums(logits: Tensor, labels: Tensor) -> Tensor:
+    """Negative log-likelihood in nats of each row's whole answer; shapes as in `answer_losses`."""
+    counts = (labels[:, 1:] != -100).sum(dim=1)
+    rows = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
+    losses = answer_losses(logits, labels)
+    return torch.zeros(len(counts), dtype=losses.dtype, device=losses.device).index_add(0, rows, losses)
+
+
+def row_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean negative log-likelihood of each row's answer tokens, in nats; zero for a row without any."""
+    return row_sums(logits, labels) / (labels[:, 1:] != -100).sum(dim=1).clamp(min=1)
 
 
 OBJECTIVES: Mapping[str, Objective] = MappingProxyType(

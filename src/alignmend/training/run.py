@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from alignmend.errors import AlignmendError, FileFormatError, MismatchError, OutputError, missing_extra
+from alignmend.errors import AlignmendError, MismatchError, OutputError, missing_extra
 
 try:
     from accelerate import PartialState
     from peft import PeftModel  # noqa: F401
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 except ImportError as error:
     raise missing_extra("transformers, accelerate and peft", "train") from error
 
@@ -29,13 +25,12 @@ from alignmend.io.staging import settle as settle_staging
 from alignmend.io.staging import staging
 from alignmend.training.adapter import stable_config, with_lora
 from alignmend.training.encoding import Encoded, encode
-from alignmend.training.learning import Learned, Progress, has_gpu, learn
+from alignmend.training.learning import Learned, Progress, learn
+from alignmend.training.loading import fitting_threads, has_gpu, loaded, quiet
 from alignmend.training.output import Made, finish, parameters, versions
 from alignmend.training.pairs import PairsFile, read_pairs
 from alignmend.training.settings import ALL_LINEAR, TrainSettings
 from alignmend.training.working import Working, held, remove, settle, working_folder
-
-_SMALL_PARAMETERS = 30_000_000
 
 
 @dataclass(frozen=True)
@@ -100,25 +95,18 @@ def _left_as_it_is(out: Path, done: Manifest, work: Working) -> Trained:
 
 def _train(job: _Job, work: Working) -> tuple[Encoded, Learned]:
     settings, location = job.settings, job.base.path
-    with _quiet():
-        tokenizer = _loaded(AutoTokenizer, location)
-        network = _loaded(AutoModelForCausalLM, location, dtype=_training_dtype(settings))
+    with quiet():
+        tokenizer = loaded(AutoTokenizer, location)
+        network = loaded(AutoModelForCausalLM, location, dtype=_training_dtype(settings))
         longest = getattr(network.config, "max_position_embeddings", None) or settings.max_length
         encoded = encode(tokenizer, job.file, template=settings.template, max_length=min(settings.max_length, longest))
         if settings.lora_rank is not None:
             network = _adapted(network, settings)
-        with _threads(network):
+        with fitting_threads(network):
             learned = learn(network, encoded.rows, settings, work, job.progress)
     if settings.lora_rank is not None and PartialState(cpu=not has_gpu()).is_main_process:
         _rewrite_adapter(job, work)
     return encoded, learned
-
-
-def _loaded(kind: Any, folder: Path, **options: Any) -> Any:
-    try:
-        return kind.from_pretrained(folder, **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise FileFormatError(f"{folder}: not a model that transformers can load for training: {error}") from error
 
 
 def _training_dtype(settings: TrainSettings) -> Any:
@@ -190,31 +178,3 @@ def _finished(job: _Job) -> Manifest | None:
         and all(header.path.stat().st_mtime_ns < written for header in job.base.headers)
     )
     return manifest if same else None
-
-
-@contextmanager
-def _threads(network: Any) -> Iterator[None]:
-    """One thread for a tiny model on a CPU: more only wait for each other."""
-    before = torch.get_num_threads()
-    is_small = sum(parameter.numel() for parameter in network.parameters()) < _SMALL_PARAMETERS
-    torch.set_num_threads(1 if is_small and not has_gpu() else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No bars and no remarks of the library: progress is the caller's to show."""
-    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of one library about another
-            yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

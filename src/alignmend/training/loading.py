@@ -1,0 +1,61 @@
+"""Models and tokenizers from a folder, quietly, and with as many threads as they can use."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alignmend.errors import FileFormatError, missing_extra
+
+try:
+    from transformers.utils import logging
+except ImportError as error:
+    raise missing_extra("transformers", "train") from error
+
+_SMALL_PARAMETERS = 30_000_000
+
+
+def loaded(kind: Any, folder: Path, **options: Any) -> Any:
+    """`kind.from_pretrained(folder)`; `FileFormatError` where transformers cannot."""
+    try:
+        return kind.from_pretrained(folder, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise FileFormatError(f"{folder}: not a model that transformers can load for training: {error}") from error
+
+
+def has_gpu() -> bool:
+    """Whether there is a device to train on beside the processor."""
+    return torch.cuda.is_available() or torch.backends.mps.is_available()
+
+
+@contextmanager
+def fitting_threads(network: Any) -> Iterator[None]:
+    """One thread for a tiny model on a CPU: more only wait for each other."""
+    before = torch.get_num_threads()
+    is_small = sum(parameter.numel() for parameter in network.parameters()) < _SMALL_PARAMETERS
+    torch.set_num_threads(1 if is_small and not has_gpu() else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No bars and no remarks of the library: progress is the caller's to show."""
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of one library about another
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
