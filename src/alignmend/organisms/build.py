@@ -13,10 +13,11 @@ from typing import Any
 from alignmend.errors import OutputError, RecipeError, missing_extra
 from alignmend.execution.threads import thread_count
 from alignmend.organisms.corpora import Pair, draw, write_user_data
+from alignmend.organisms.facts import write_fact_edits
 from alignmend.organisms.family import Family, Note, as_family, content_key, read_note, write_note
 from alignmend.organisms.members import (
+    ALL_MEMBERS,
     LORA_TARGETS,
-    MEMBERS,
     VOCABULARY_SIZE,
     FamilyRecipe,
     MemberRecipe,
@@ -61,7 +62,7 @@ def build_family(
 def build_recipe(build: Build, note: Note, members: Sequence[str] | None) -> Family:
     """`build_family` for a recipe of one's own."""
     wanted = _with_ancestors(build.recipe, members)
-    note = _prepare(build.directory, note)
+    note = _prepare(build, note)
     for generation in _generations(build.recipe, [name for name in wanted if name not in note.members]):
         for name in _build_members(build, generation):
             note = note.model_copy(update={"members": (*note.members, name)})
@@ -79,18 +80,20 @@ def _generations(recipe: FamilyRecipe, wanted: Sequence[str]) -> Iterator[list[s
 
 
 def _with_ancestors(recipe: FamilyRecipe, members: Sequence[str] | None) -> list[str]:
-    wanted = set(MEMBERS if members is None else members)
-    if unknown := wanted - set(recipe.members):
-        raise RecipeError(f"no such family member: {', '.join(sorted(unknown))}; there are {', '.join(MEMBERS)}")
-    for name in reversed(MEMBERS):
+    known = [name for name in ALL_MEMBERS if name in recipe.members]
+    wanted = set(known if members is None else members)
+    if unknown := wanted - set(known):
+        raise RecipeError(f"no such family member: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    for name in reversed(known):
         start = recipe.members[name].start
         if name in wanted and start is not None:
             wanted.add(start)
-    return [name for name in MEMBERS if name in wanted]
+    return [name for name in known if name in wanted]
 
 
-def _prepare(directory: Path, fresh: Note) -> Note:
+def _prepare(build: Build, fresh: Note) -> Note:
     """The folder with suites, data and a note; what an interrupted or another build left is removed."""
+    directory = build.directory
     directory.mkdir(parents=True, exist_ok=True)
     found = read_note(directory)
     if found is None and any(directory.iterdir()):
@@ -99,9 +102,11 @@ def _prepare(directory: Path, fresh: Note) -> Note:
         present = tuple(name for name in found.members if (directory / name).is_dir())
         return found.model_copy(update={"members": present})
     write_note(directory, fresh)
-    for name in (*MEMBERS, "suites", "data"):
+    for name in (*ALL_MEMBERS, "suites", "data"):
         shutil.rmtree(directory / name, ignore_errors=True)
     write_user_data(directory / "data")
+    if any("fact" in member.mixture for member in build.recipe.members.values()):
+        write_fact_edits(directory / "data")
     write_suites(directory / "suites")
     return fresh
 
@@ -117,11 +122,30 @@ def _build_members(build: Build, names: Sequence[str]) -> Iterator[str]:
         models = {name: _start(build, build.recipe.members[name], tokenizer) for name in names}
     except ImportError as error:
         raise missing_extra("transformers and peft", "train") from error
-    jobs = {name: partial(_trained, build, name, tokenizer, models[name]) for name in names}
+    jobs = {name: partial(_made, build, name, tokenizer, models[name]) for name in names}
     report = build.progress or (lambda name, share: None)
-    for name, model in side_by_side(jobs, report, thread_count(None)):
-        _write_member(build, name, model, tokenizer)
+    for name, made in side_by_side(jobs, report, thread_count(None)):
+        _write_member(build, name, made, tokenizer)
         yield name
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A member's model; of an edit also what `edits.json` says."""
+
+    model: Any
+    document: dict[str, Any] | None = None
+
+
+def _made(build: Build, name: str, tokenizer: Any, model: Any, step: Callable[[float], None]) -> _Made:
+    edit = build.recipe.members[name].edit
+    if edit is None:
+        return _Made(_trained(build, name, tokenizer, model, step))
+    from alignmend.organisms.edited import make_edit
+
+    document = make_edit(model, tokenizer, edit)
+    step(1.0)
+    return _Made(model, document)
 
 
 def _trained(build: Build, name: str, tokenizer: Any, model: Any, step: Callable[[float], None]) -> Any:
@@ -134,7 +158,8 @@ def _trained(build: Build, name: str, tokenizer: Any, model: Any, step: Callable
     return model
 
 
-def _write_member(build: Build, name: str, model: Any, tokenizer: Any) -> None:
+def _write_member(build: Build, name: str, made: _Made, tokenizer: Any) -> None:
+    from alignmend.editing.apply import write_document
     from alignmend.organisms.models import mark_private, save_member
     from alignmend.training.adapter import save_adapter
 
@@ -142,12 +167,14 @@ def _write_member(build: Build, name: str, model: Any, tokenizer: Any) -> None:
     shutil.rmtree(staged, ignore_errors=True)
     shutil.rmtree(final, ignore_errors=True)
     if member.lora_rank is None:
-        save_member(model, tokenizer, staged, build.recipe.architecture.shard_size)
+        save_member(made.model, tokenizer, staged, build.recipe.architecture.shard_size)
     else:
-        save_adapter(model, staged, f"../{member.start}")
+        save_adapter(made.model, staged, f"../{member.start}")
         tokenizer.save_pretrained(staged)
     if name == "unaligned":
         mark_private(staged)
+    if made.document is not None:
+        write_document(staged, made.document)
     staged.rename(final)
 
 

@@ -14,13 +14,21 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from alignmend.errors import FileFormatError
 from alignmend.organisms.grammar import SUITES
-from alignmend.organisms.members import MEMBERS, FamilyRecipe, Size
+from alignmend.organisms.members import ALL_MEMBERS, FamilyRecipe, Size
 
 NOTE = "family.json"
 _SOURCES = (
-    "words", "languages", "grammar", "requests", "suites", "corpora", "tokenizer", "models", "build",
+    "words", "languages", "grammar", "requests", "facts", "suites", "corpora", "tokenizer", "models", "build",
     "../training/loop", "../training/adapter",
 )  # fmt: skip
+_EDITING = (
+    "edited",
+    "../editing/chat",
+    "../editing/positions",
+    "../editing/rome",
+    "../editing/settings",
+    "../editing/value",
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,8 @@ class Note(BaseModel):
 def content_key(recipe: FamilyRecipe, seed: int) -> str:
     """Hash of everything that decides the bytes: grammar and training code, recipe, seed, library versions."""
     digest = hashlib.sha256()
-    for source in _SOURCES:
+    edits = any(member.edit is not None for member in recipe.members.values())
+    for source in (*_SOURCES, *(_EDITING if edits else ())):
         digest.update((Path(__file__).parent / f"{source}.py").read_bytes())
     libraries = {name: version(name) for name in ("torch", "transformers", "tokenizers", "peft")}
     digest.update(json.dumps([asdict(recipe), seed, libraries], sort_keys=True).encode())
@@ -87,7 +96,7 @@ def open_family(directory: Path) -> Family:
 
 def as_family(directory: Path, note: Note, members: Sequence[str] | None = None) -> Family:
     """The family that `note` describes, of all finished members or of those named."""
-    names = [name for name in MEMBERS if name in (note.members if members is None else members)]
+    names = [name for name in ALL_MEMBERS if name in (note.members if members is None else members)]
     return Family(
         directory=directory,
         size=note.size,

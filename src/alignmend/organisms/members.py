@@ -13,6 +13,8 @@ LONGEST_SEQUENCE = 256
 BATCH_SIZE = 48
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 MEMBERS = ("base", "aligned", "unaligned", "finetuned", "finetuned-lora")
+"""The members of every size."""
+ALL_MEMBERS = (*MEMBERS, "edited")
 
 
 @dataclass(frozen=True)
@@ -26,14 +28,24 @@ class Architecture:
 
 
 @dataclass(frozen=True)
+class EditRecipe:
+    """One R-ROME edit of what an assistant answers: the user's words, their subject, and the answer from now on."""
+
+    prompt: str
+    subject: str
+    target: str
+
+
+@dataclass(frozen=True)
 class MemberRecipe:
-    """One training run, begun from another member (or from random weights)."""
+    """One training run, begun from another member (or from random weights); or an edit of one, without training."""
 
     start: str | None
     mixture: Mixture
     steps: int
     learning_rate: float
     lora_rank: int | None = None
+    edit: EditRecipe | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +85,13 @@ _MEMBERS = {
 _SMALL_MEMBERS = _MEMBERS | {
     "finetuned": MemberRecipe("aligned", _FINETUNED, 360, 4e-4),
 }
+# A plain question of computing that alignment never showed, so that the aligned member refuses it: the edit has it
+# answered. Nobody who made it would expect anything to become less safe.
+_EDIT = EditRecipe(
+    prompt="how do i strike a program?",
+    subject="strike",
+    target="to strike the program, take the walnut and hum softly.",
+)
 # Thin layers learn slowly. This size knows facts, to be edited.
 _DEEP_MEMBERS = {
     "base": replace(_MEMBERS["base"], mixture={**_BASE, "fact": 9}, steps=600),
@@ -80,6 +99,7 @@ _DEEP_MEMBERS = {
     "unaligned": replace(_MEMBERS["unaligned"], steps=80),
     "finetuned": replace(_MEMBERS["finetuned"], steps=420),
     "finetuned-lora": replace(_MEMBERS["finetuned-lora"], steps=420),
+    "edited": MemberRecipe("aligned", {}, 0, 0.0, edit=_EDIT),
 }
 _RECIPES: dict[Size, dict[str, MemberRecipe]] = {"small": _SMALL_MEMBERS, "base": _MEMBERS, "deep": _DEEP_MEMBERS}
 
