@@ -293,3 +293,25 @@ def test_small_tensors_unlike_the_rest_do_not_mislead_the_sample(
     am.save(zero + am.trim(delta, density=0.1), tmp_path / "out", hash=False)
     model = 4 * sum(tensor.numel() for tensor in values.values())
     assert seen < 4.6 * model, "a pass to rank and one to write, two operands each, and the sample"
+
+
+@pytest.mark.parametrize("margin", [12.0, 0.01])
+@pytest.mark.parametrize("values", KINDS)
+def test_scores_in_bfloat16_have_fewer_patterns_and_the_same_cut(
+    values: Callable[[int], Tensors], margin: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Brackets that miss on either side must begin at a pattern that bfloat16 has."""
+    monkeypatch.setattr(ranking, "SAMPLE_SIZE", 600)
+    monkeypatch.setattr(ranking, "MARGIN", margin)
+    drawn = {name: tensor.abs().to(torch.bfloat16) for name, tensor in values(7).items()}
+    zero, one = (
+        am.open(write(tmp_path / str(value), {name: torch.full_like(tensor, value) for name, tensor in drawn.items()}))
+        for value in (0.0, 1.0)
+    )
+    scores = am.open_scores(write(tmp_path / "scores", drawn))
+    for density in (0.0005, 0.02, 0.5, 0.97):
+        truths = reference.top(reference.numbers(drawn), density, "model")
+        mask = am.top(scores, density=density)
+        found = computed(zero + am.where(mask, one - zero), tmp_path / "out", overwrite=True)
+        for name, truth in truths.items():
+            np.testing.assert_array_equal(found[name].float().numpy() > 0, truth, err_msg=name)

@@ -7,8 +7,6 @@ another machine rounds twice.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -48,8 +46,6 @@ from alignmend.io.tensors import TensorEntry
 BLOCK = 262_144
 """Elements per block: few enough for the cache, many enough that threads rarely wait for the interpreter."""
 
-JoinInPlace: TypeAlias = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
 _TORCH_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -71,6 +67,7 @@ class Evaluator:
         self._products = Products(files)
         self._row_masks: dict[RowTop, torch.Tensor] = {}
         self._row_start = 0
+        self._free_truths: list[torch.Tensor] = []
         self._labelled: dict[str, tuple[int, torch.Tensor]] | None = None
         """By label, how many weights its mask kept, and their values; None where nobody asked."""
 
@@ -108,7 +105,7 @@ class Evaluator:
             if ranking.score is not None and (problem := unfit_row(ranking, scores)) is not None:
                 raise problem
             kept = highest_in_rows(scores.reshape(-1, ranking.columns), ranking.count)
-            self._row_masks[ranking] = torch.from_numpy(kept.reshape(-1).view(np.uint8))
+            self._row_masks[ranking] = torch.from_numpy(kept.reshape(-1))
 
     def begin_block(self, start: int, stop: int) -> None:
         """Read what the prepared programs and their target share once, before the block is evaluated."""
@@ -229,56 +226,66 @@ class Evaluator:
 
     def _keep(self, mask: MaskProgram, operand: Program, label: str, start: int, stop: int) -> torch.Tensor:
         values = self.run(operand, start, stop)
+        factors = self.take(stop - start)
         if isinstance(mask, Above) and mask.score == Absolute(operand):
-            kept = _cut(torch.abs(values, out=self.take(stop - start)), mask, start, stop)
+            kept = _cut(torch.abs(values, out=factors), mask, start, self._take_truths(stop - start))
         else:
             kept = self.mask(mask, start, stop)
-        values.mul_(kept)
+        # Bytes become floats seven times as fast as truth values do.
+        values.mul_(factors.copy_(kept.view(torch.uint8)))
+        self.give(factors)
         if label and self._labelled is not None and label not in self._labelled:
-            self._labelled[label] = int(kept.sum()), self.take(stop - start).copy_(values)
-        self.give(kept)
+            self._labelled[label] = int(torch.count_nonzero(kept)), self.take(stop - start).copy_(values)
+        self._give_truths(kept)
         return values
 
     def mask(self, mask: MaskProgram, start: int, stop: int) -> torch.Tensor:
-        """The mask on `[start, stop)` as zeros and ones in float32 scratch owned by the caller."""
+        """The mask on `[start, stop)` as truth values, in scratch that only `_keep` gives back."""
+        truths = self._take_truths(stop - start)
         match mask:
             case RandomKeep(density, seed, name):
-                drawn = torch.from_numpy(bernoulli(density, seed, name, start, stop))
-                # Bytes become floats seven times as fast as truth values do.
-                return self.take(stop - start).copy_(drawn.view(torch.uint8))
-            case Above(score=None):
-                return _cut(self.take(stop - start).zero_(), mask, start, stop)
-            case Above(score=score) if score is not None:
-                return _cut(self.run(score, start, stop).abs_(), mask, start, stop)
+                return truths.copy_(torch.from_numpy(bernoulli(density, seed, name, start, stop)))
+            case Above(score, bits, tie_stop):
+                if score is None:
+                    truths.zero_()[: max(tie_stop - start, 0)] = bits == 0
+                    return truths
+                shared = self._shared.get(score.entry) if isinstance(score, Read) else None
+                if shared is not None:
+                    return _cut(shared[: stop - start], mask, start, truths)
+                values = self.run(score, start, stop).abs_()
+                _cut(values, mask, start, truths)
+                self.give(values)
+                return truths
             case RowTop():
                 first = start - self._row_start
-                return self.take(stop - start).copy_(self._row_masks[mask][first : first + stop - start])
+                return truths.copy_(self._row_masks[mask][first : first + stop - start])
             case Constant(value):
-                return self.take(stop - start).fill_(float(value))
-            case And(left, right):
-                return self._join(torch.Tensor.mul_, left, right, start, stop)
-            case Or(left, right):
-                return self._join(_maximum, left, right, start, stop)
+                return truths.fill_(value)
+            case And(left, right) | Or(left, right):
+                join = torch.bitwise_and if isinstance(mask, And) else torch.bitwise_or
+                one, other = self.mask(left, start, stop), self.mask(right, start, stop)
+                join(one, other, out=truths)
+                self._give_truths(one, other)
+                return truths
             case Invert(operand):
-                return self.mask(operand, start, stop).neg_().add_(1.0)
+                one = self.mask(operand, start, stop)
+                torch.bitwise_not(one, out=truths)
+                self._give_truths(one)
+                return truths
         raise AssertionError(mask)
 
-    def _join(self, join: JoinInPlace, left: MaskProgram, right: MaskProgram, start: int, stop: int) -> torch.Tensor:
-        joined = self.mask(left, start, stop)
-        other = self.mask(right, start, stop)
-        join(joined, other)
-        self.give(other)
-        return joined
+    def _take_truths(self, length: int) -> torch.Tensor:
+        whole = self._free_truths.pop() if self._free_truths else torch.empty(BLOCK, dtype=torch.bool)
+        return whole[:length]
+
+    def _give_truths(self, *vectors: torch.Tensor) -> None:
+        self._free_truths.extend(vector if vector._base is None else vector._base for vector in vectors)
 
 
-def _maximum(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    return torch.maximum(left, right, out=left)
-
-
-def _cut(score: torch.Tensor, mask: Above, start: int, stop: int) -> torch.Tensor:
-    """Turn scores, in place, into ones above the cut and on ties before `tie_stop`, zeros elsewhere."""
+def _cut(score: torch.Tensor, mask: Above, start: int, truths: torch.Tensor) -> torch.Tensor:
+    """Truths where scores lie above the cut, or on it before `tie_stop`."""
     cut = float(np.uint32(mask.bits).view(np.float32))
-    granted = min(max(mask.tie_stop - start, 0), stop - start)
-    score[:granted].ge_(cut)
-    score[granted:].gt_(cut)
-    return score
+    granted = min(max(mask.tie_stop - start, 0), score.numel())
+    torch.ge(score[:granted], cut, out=truths[:granted])
+    torch.gt(score[granted:], cut, out=truths[granted:])
+    return truths

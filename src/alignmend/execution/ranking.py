@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -32,6 +33,7 @@ from alignmend.execution.scores import (
     sampled,
     tallied,
     tie_stop,
+    zero_bits,
 )
 
 SAMPLE_SIZE = 2_000_000
@@ -100,22 +102,23 @@ class _Search:
         self.remembered: list[PartTally] | None = None
 
     def run(self, *, sampling: bool) -> Cut:
-        bracket = self._sampled_bracket() if sampling else Bracket(0, LARGEST)
+        finest = zero_bits([part.member for part in self.parts])
+        bracket = replace(self._sampled_bracket() if sampling else Bracket(0, LARGEST), finest=finest)
         while True:
             above, histogram = self._pass(bracket)
             missing = self.wanted - above
             if missing <= 0:
-                bracket = Bracket(bracket.high + 1, LARGEST)
+                bracket = Bracket(((bracket.high >> finest) + 1) << finest, LARGEST, finest)
             elif missing > histogram.sum():
-                bracket = Bracket(0, bracket.low - 1)
+                bracket = Bracket(0, bracket.low - 1, finest)
             else:
                 from_top = np.cumsum(histogram[::-1])
                 bin_ = len(histogram) - 1 - int(np.searchsorted(from_top, missing))
                 quota = missing - int(histogram[bin_ + 1 :].sum())
                 low = bracket.low + (bin_ << bracket.shift)
-                if bracket.shift == 0:
+                if bracket.is_exact:
                     return self._with_ties(low, bin_, quota, int(histogram[bin_]))
-                bracket = Bracket(low, min(bracket.high, low + (1 << bracket.shift) - 1))
+                bracket = Bracket(low, min(bracket.high, low + (1 << bracket.shift) - 1), finest)
 
     def _pass(self, bracket: Bracket) -> tuple[int, Counts]:
         histogram = np.zeros(((bracket.high - bracket.low) >> bracket.shift) + 1, dtype=np.int64)

@@ -5,15 +5,15 @@ Bit patterns of non-negative float32 sort as the numbers do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from alignmend.algebra.programs import Absolute, Program, entries_of, row_size
+from alignmend.algebra.programs import Absolute, Program, Read, entries_of, row_size
 from alignmend.algebra.structure import Ranked
 from alignmend.errors import AlignmendError, FileFormatError, NonFiniteError, ParameterError
 from alignmend.execution.blocks import BLOCK, Evaluator
@@ -36,11 +36,23 @@ class Bracket:
 
     low: int
     high: int
+    finest: int = 0
+    """Bits at the end of every pattern that are zero, since the scores are stored so."""
 
     @property
     def shift(self) -> int:
         """Patterns per histogram bin, as a power of two."""
-        return max(0, (self.high - self.low).bit_length() - HISTOGRAM_BITS)
+        return max(self.finest, (self.high - self.low).bit_length() - HISTOGRAM_BITS)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether each bin is a single pattern."""
+        return self.shift == self.finest
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether no pattern lies outside."""
+        return self.low == 0 and self.high == LARGEST
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,12 @@ class Part:
     member: Ranked
     start: int
     stop: int
+
+
+def zero_bits(members: Sequence[Ranked]) -> int:
+    """Bits at the end of all patterns that are zero: bfloat16 is the upper half of a float32."""
+    stored = [member.score for member in members]
+    return 16 if all(isinstance(score, Read) and score.entry.dtype == "BF16" for score in stored) else 0
 
 
 def parts_of(member: Ranked) -> Iterator[Part]:
@@ -111,6 +129,9 @@ def tallied(part: Part, bracket: Bracket, evaluator: Evaluator) -> PartTally:
     if part.member.score is None:
         zeros = np.array([part.stop - part.start] if bracket.low == 0 else [], dtype=np.int64)
         return PartTally(0, np.zeros(zeros.size, dtype=np.uint32), zeros)
+    if bracket.is_everything:
+        binned = [patterns >> np.uint32(bracket.shift) for _, patterns in patterns_of(part, evaluator)]
+        return PartTally(0, *_histogram(np.concatenate(binned)))
     above, zeros_seen = 0, 0
     inside: list[Patterns] = []
     low, width = np.uint32(max(1, bracket.low)), np.uint32(max(1, bracket.high) - max(1, bracket.low))
@@ -129,16 +150,17 @@ def _binned(inside: list[Patterns], zeros: int, above: int, bracket: Bracket) ->
         counts[0] += zeros
     elif zeros:
         bins, counts = np.insert(bins, 0, 0), np.insert(counts, 0, zeros)
-    return PartTally(above, bins.astype(np.uint32), counts.astype(np.int64))
+    return PartTally(above, bins, counts)
 
 
-def _histogram(bins: Patterns) -> tuple[npt.NDArray[np.integer[Any]], npt.NDArray[np.integer[Any]]]:
+def _histogram(bins: Patterns) -> tuple[Patterns, Counts]:
     """The values that occur, ascending, and how often each does."""
     if bins.size < _FEW:
-        return np.unique(bins, return_counts=True)
-    counts = np.bincount(bins)
-    found = np.flatnonzero(counts)
-    return found, counts[found]
+        values, counts = np.unique(bins, return_counts=True)
+        return values, counts.astype(np.int64)
+    dealt = np.bincount(bins.view(np.int32))  # numpy would widen unsigned numbers by way of a slower cast
+    found = np.flatnonzero(dealt)
+    return found.astype(np.uint32), dealt[found].astype(np.int64)
 
 
 def sampled(part: Part, length: int, evaluator: Evaluator) -> Patterns:
