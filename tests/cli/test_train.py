@@ -49,6 +49,7 @@ def test_both_patches_come_from_one_command(inputs: Path, tmp_path: Path, capsys
     [
         (["--objective", "descent", "--full", "--stop-loss", "3"], ["stop_loss bounds an ascent"]),
         (["--objective", "descent", "--full", "--batch-size", "0"], ["batch_size is 0"]),
+        (["--objective", "ascent-retain", "--full"], ["needs pairs whose answers stay likely"]),
         (["--objective", "descent", "--full", "--template", "chat"], ["no chat template"]),
         (["--objective", "descent", "--full", "--data", "absent.jsonl"], ["absent.jsonl cannot be read"]),
         (["--objective", "descent", "--full", "--model", "absent"], ["absent: no such folder"]),
@@ -67,3 +68,14 @@ def test_what_must_be_said(inputs: Path, tmp_path: Path, arguments: list[str]) -
     with pytest.raises(SystemExit) as ended:
         train(inputs, *arguments, "--out", tmp_path / "out")
     assert ended.value.code == 2
+
+
+def test_the_baselines_of_the_papers_are_objectives_too(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--full", "--max-steps", "1", "--json"]
+    retain: list[str | Path] = ["--retain-data", inputs / "pairs.jsonl", "--retain-weight", "0.5"]
+    assert train(inputs, "--objective", "ascent-retain", *options, *retain, "--out", tmp_path / "kept") == 0
+    assert train(inputs, "--objective", "npo", *options, "--beta", "0.2", "--out", tmp_path / "npo") == 0
+    kept, npo = (json.loads(line)["parameters"] for line in capsys.readouterr().out.splitlines())
+    assert (kept["retain_weight"], kept["retain_pairs"], npo["beta"]) == (0.5, kept["pairs"], 0.2)

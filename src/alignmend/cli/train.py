@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 _BOTH = ("ascent", "descent")
 _DETAIL = """Descent learns the answers (harm model,
-over-safety patch), ascent unlearns them up to a bound (safety patch). Only
+over-safety patch), ascent unlearns them up to a bound (safety patch);
+ascent-retain and npo are what the papers compare with. Only
 answers carry loss. The output is marked private: `alignmend private` finds it
 and removes it.
 
@@ -44,8 +45,8 @@ def add_to(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--objective",
         required=True,
-        choices=[*_BOTH, "both"],
-        help="descent or ascent; both: one after the other, to DIR/ascent and DIR/descent",
+        choices=["descent", "ascent", "ascent-retain", "npo", "both"],
+        help="what is sought; both: ascent, then descent, each from M itself, to DIR/ascent and DIR/descent",
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder to write; it appears whole or not at all"
@@ -53,6 +54,9 @@ def add_to(subparsers: Subparsers) -> None:
     kind = parser.add_mutually_exclusive_group(required=True)
     kind.add_argument("--lora-rank", type=int, metavar="N", help="train a LoRA adapter of this rank")
     kind.add_argument("--full", action="store_true", help="train all weights and write a checkpoint")
+    parser.add_argument(
+        "--retain-data", type=Path, metavar="PAIRS", help="pairs whose answers stay likely, for ascent-retain"
+    )
     _add_training(parser)
     parser.add_argument(
         "--resume", action="store_true", help="continue a run that was killed from its last checkpoint; same result"
@@ -71,7 +75,14 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         ("--gradient-accumulation", int, "N", "batches that make one step (default: 1)"),
         ("--max-length", int, "N", "longest row in tokens; longer answers are cut (default: 1024)"),
         ("--clip", float, "X", "largest norm of a step's gradient (default: 1)"),
-        ("--stop-loss", float, "X", "end an ascent at this loss, in nats per answer token (default: 10)"),
+        (
+            "--stop-loss",
+            float,
+            "X",
+            "end at this loss, in nats per answer token (default: 10 for ascents; not for descent)",
+        ),
+        ("--retain-weight", float, "X", "weight of the retained answers in ascent-retain (default: 1)"),
+        ("--beta", float, "X", "of npo; the smaller, the nearer to ascent (default: 0.1)"),
         ("--seed", int, "N", "same seed, same bytes on one thread (default: 0)"),
         (
             "--template",
@@ -115,6 +126,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 arguments.data,
                 out,
                 chosen,
+                retain=arguments.retain_data,
                 resume=arguments.resume,
                 overwrite=arguments.overwrite,
                 progress=report,

@@ -123,8 +123,37 @@ def _end(tokenizer: Any) -> list[int]:
     return [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
 
 
+@dataclass(frozen=True)
+class GuidedRow(TokenRow):
+    """A row with what an objective needs beside it."""
+
+    reference: float | None = None
+    """Negative log-likelihood of its whole answer by the untrained model, nats."""
+    retain: TokenRow | None = None
+    """A row whose answer must stay likely."""
+
+
 def collate(rows: Sequence[TokenRow]) -> dict[str, Any]:
-    """A batch, padded on the right: `input_ids`, `attention_mask`, and `labels` that are -100 outside answers."""
+    """A batch, padded on the right: `input_ids`, `attention_mask`, and `labels` that are -100 outside answers.
+
+    Guided rows add `reference`, or their retained partners as a second half, whose answers are `retain_labels` alone.
+    """
+    import torch
+
+    guided = [row for row in rows if isinstance(row, GuidedRow)]
+    retained = [row.retain for row in guided if row.retain is not None]
+    batch = _padded([*rows, *retained])
+    if retained:
+        labels, second = batch["labels"], torch.full_like(batch["labels"], -100)
+        second[len(rows) :] = labels[len(rows) :]
+        labels[len(rows) :] = -100
+        batch["retain_labels"] = second
+    if references := [row.reference for row in guided if row.reference is not None]:
+        batch["reference"] = torch.tensor(references)
+    return batch
+
+
+def _padded(rows: Sequence[TokenRow]) -> dict[str, Any]:
     import torch
 
     shape = (len(rows), max(len(row.tokens) for row in rows))

@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ from transformers.trainer_callback import PrinterCallback
 
 from alignmend.errors import NonFiniteError, OutputError, ParameterError
 from alignmend.training.encoding import collate
+from alignmend.training.guiding import guided
 from alignmend.training.loading import has_gpu
 from alignmend.training.loop import TokenRow
 from alignmend.training.measuring import Measured, measure, read_measured, write_measured
-from alignmend.training.objectives import Objective, objective_named
+from alignmend.training.objectives import OBJECTIVES, Beside, Objective, objective_named
 from alignmend.training.settings import WARM_UP_SHARE, TrainSettings
 from alignmend.training.working import Working
 
@@ -35,21 +36,28 @@ class Learned:
     before: Measured
     after: Measured
     log: tuple[dict[str, float], ...]
-    """One row per step: `step`, `loss` (nats per answer token, before the step), `gradient_norm`, `learning_rate`."""
+    """One row per step: `step`, `loss` (nats per answer token, before the step), `gradient_norm`, `learning_rate`;
+    `objective` too where that is not the loss with a sign."""
     stopped: bool
     """Whether an ascent has reached its bound: the last row of the log is then a step that was not made."""
 
 
 def learn(
-    model: Any, rows: Sequence[TokenRow], settings: TrainSettings, work: Working, progress: Progress | None = None
+    model: Any,
+    rows: Sequence[TokenRow],
+    settings: TrainSettings,
+    work: Working,
+    progress: Progress | None = None,
+    *,
+    retained: Sequence[TokenRow] = (),
 ) -> Learned:
     """Train `model` in place, from the last checkpoint in `work` where there is one, and write it to `work.finished`.
 
-    Raises `NonFiniteError` where the loss is no number, `ParameterError` where an ascent begins above its bound. The
-    caller's random states stay as they are.
+    `retained` are rows that `ascent-retain` keeps likely. The caller's random states stay as they are.
+    Raises `NonFiniteError` where the loss is no number, `ParameterError` where an ascent begins above its bound.
     """
     with _own_randomness():
-        trainer = trainer_for(model, rows, settings, work.checkpoints)
+        trainer = trainer_for(model, guided(model, rows, settings, retained), settings, work.checkpoints)
         follow = _Follow(trainer, rows, settings, work, progress)
         trainer.add_callback(follow)
         checkpoint = work.last_checkpoint()
@@ -98,36 +106,52 @@ def trainer_for(model: Any, rows: Sequence[TokenRow], settings: TrainSettings, f
         arguments,
         data_collator=collate,
         train_dataset=list(rows),
-        compute_loss_func=StepLoss(objective_named(settings.objective)),
+        compute_loss_func=StepLoss(objective_named(settings.objective), settings.retain_weight, settings.beta),
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
 class StepLoss:
-    """An objective that remembers its sum over the parts of a step on this device."""
+    """An objective that remembers the loss of the answers over the parts of a step on this device."""
 
-    def __init__(self, objective: Objective) -> None:
+    def __init__(self, objective: Objective, retain_weight: float = 1.0, beta: float = 0.1) -> None:
         self.objective = objective
+        self.beside = self._numbers = Beside(retain_weight=retain_weight, beta=beta)
         self.parts: list[torch.Tensor] = []
+
+    def accompany(self, batch: dict[str, Any]) -> None:
+        """Take out of `batch` what the model does not want, for the loss of this batch."""
+        found = {name: batch.pop(name, None) for name in ("reference", "retain_labels")}
+        self.beside = replace(self._numbers, **found)
 
     def __call__(self, outputs: Any, labels: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """As the objective."""
-        loss = self.objective(outputs, labels, num_items_in_batch)
-        self.parts.append(loss.detach())
+        loss = self.objective(outputs, labels, num_items_in_batch, self.beside)
+        if self.objective.sign is None:
+            with torch.no_grad():
+                self.parts.append(OBJECTIVES["descent"](outputs, labels, num_items_in_batch))
+        else:
+            self.parts.append(self.objective.sign * loss.detach())
         return loss
 
     def take(self, accelerator: Any) -> float:
         """Mean negative log-likelihood of the step over all devices, in nats per answer token; begins anew."""
         own = torch.stack(self.parts).sum()
         self.parts.clear()
-        return self.objective.sign * float(accelerator.reduce(own, "sum").item())
+        return float(accelerator.reduce(own, "sum").item())
 
 
 class _Trainer(Trainer):  # type: ignore[misc]
     """With a learning rate that is above zero at every step, so that one step alone does something too."""
 
     lr_scheduler: Any
+    compute_loss_func: Any
+
+    def compute_loss(self, model: Any, inputs: Any, *given: Any, **more: Any) -> Any:
+        """As ever, with what only the objective reads kept from the model."""
+        self.compute_loss_func.accompany(inputs)
+        return super().compute_loss(model, inputs, *given, **more)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The schedule of the run, made once."""
@@ -160,6 +184,7 @@ class _Follow(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         self.trainer, self.rows, self.settings, self.work, self.progress = trainer, rows, settings, work, progress
         self.stopped = False
+        self.answer_loss = math.nan
         self.objective: Objective = trainer.compute_loss_func.objective
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
@@ -179,8 +204,8 @@ class _Follow(TrainerCallback):  # type: ignore[misc]
         """Leave out the step that would begin at the bound or beyond: an optimizer passes over weights without a
         gradient.
         """
-        loss = self.trainer.compute_loss_func.take(self.trainer.accelerator)
-        if self.reached(loss):
+        self.answer_loss = self.trainer.compute_loss_func.take(self.trainer.accelerator)
+        if self.reached(self.answer_loss):
             for parameter in self.trainer.model_wrapped.parameters():
                 parameter.grad = None
             control.should_training_stop = self.stopped = True
@@ -189,8 +214,10 @@ class _Follow(TrainerCallback):  # type: ignore[misc]
         """Look at the loss of the step that was just made."""
         if "loss" not in state.log_history[-1]:  # the closing summary
             return
+        if self.objective.sign is None:  # kept with the trainer's state, for a run that is resumed
+            state.log_history[-1]["answer_loss"] = self.answer_loss
         row = _row(state.log_history[-1], self.objective)
-        if not math.isfinite(row["loss"] + row["gradient_norm"]):
+        if not math.isfinite(sum(row.values())):
             raise NonFiniteError(
                 f"at step {state.global_step} the loss is {row['loss']} and the norm of the gradient "
                 f"{row['gradient_norm']}: lower the learning rate"
@@ -204,9 +231,10 @@ class _Follow(TrainerCallback):  # type: ignore[misc]
 
 
 def _row(entry: dict[str, float], objective: Objective) -> dict[str, float]:
+    signed = {} if objective.sign is None else {"loss": objective.sign * entry["loss"]}
     return {
         "step": entry["step"],
-        "loss": objective.sign * entry["loss"],
+        **(signed or {"loss": entry["answer_loss"], "objective": entry["loss"]}),
         "gradient_norm": entry.get("grad_norm", 0.0),
         "learning_rate": entry["learning_rate"],
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -14,22 +14,69 @@ from alignmend.errors import ParameterError
 from alignmend.nearest import nearest
 
 
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """What some objectives need beside the answers' likelihood."""
+
+    reference: Tensor | None = None
+    """[rows]: negative log-likelihood of each row's whole answer by the untrained model, nats."""
+    retain_labels: Tensor | None = None
+    """[rows + rows, length]: labels of the second half, where each row's retained partner is; -100 elsewhere."""
+    retain_weight: float = 1.0
+    beta: float = 0.1
+
+
+Loss = Callable[[Tensor, Tensor, Beside], Tensor]
+"""Logits, labels, and what is beside them -> the sum over the batch that is made small."""
+
+
 @dataclass(frozen=True)
 class Objective:
-    """`sign` times the mean negative log-likelihood of the answer tokens is what is made small."""
+    """`function`, divided by the number of answer tokens of the step, is what is made small."""
 
     name: str
-    sign: int
-    is_bounded: bool
+    function: Loss
+    sign: int | None = None
+    """Where the loss is this many times the mean negative log-likelihood of the answers."""
+    is_bounded: bool = False
     """Whether it must be stopped at a loss: without a bound it would run off to noise."""
 
-    def __call__(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+    def __call__(
+        self,
+        outputs: Any,
+        labels: Tensor,
+        num_items_in_batch: Tensor | int | None = None,
+        beside: Beside | None = None,
+    ) -> Tensor:
         """The loss as `transformers.Trainer` asks for it: the sum over this part of a step, divided by the number of
         answer tokens of the whole step, so that no split into parts and devices changes it.
         """
-        losses = answer_losses(outputs.logits, labels)
-        count = losses.numel() if num_items_in_batch is None else num_items_in_batch
-        return self.sign * losses.sum() / count
+        count = (labels[:, 1:] != -100).sum() if num_items_in_batch is None else num_items_in_batch
+        return self.function(outputs.logits, labels, beside or Beside()) / count
+
+
+def _descent(logits: Tensor, labels: Tensor, beside: Beside) -> Tensor:
+    return answer_losses(logits, labels).sum()
+
+
+def _ascent(logits: Tensor, labels: Tensor, beside: Beside) -> Tensor:
+    return -answer_losses(logits, labels).sum()
+
+
+def _ascent_retain(logits: Tensor, labels: Tensor, beside: Beside) -> Tensor:
+    """Each retained answer's mean loss weighs as much as its partner has tokens, so that batches may be split."""
+    assert beside.retain_labels is not None
+    rows = len(labels) // 2
+    tokens = (labels[:rows, 1:] != -100).sum(dim=1)
+    retained = row_losses(logits[rows:], beside.retain_labels[rows:])
+    return beside.retain_weight * (tokens * retained).sum() - answer_losses(logits[:rows], labels[:rows]).sum()
+
+
+def _npo(logits: Tensor, labels: Tensor, beside: Beside) -> Tensor:
+    """-(2/beta) log sigmoid(-beta log(p / p_reference)) of each answer (Zhang et al., arXiv 2404.05868, eq. 3)."""
+    assert beside.reference is not None
+    log_ratio = beside.reference - row_sums(logits, labels)
+    return 2 / beside.beta * torch.nn.functional.softplus(beside.beta * log_ratio).sum()
 
 
 def answer_losses(logits: Tensor, labels: Tensor) -> Tensor:
@@ -60,8 +107,10 @@ def row_losses(logits: Tensor, labels: Tensor) -> Tensor:
 
 OBJECTIVES: Mapping[str, Objective] = MappingProxyType(
     {
-        "descent": Objective("descent", 1, is_bounded=False),
-        "ascent": Objective("ascent", -1, is_bounded=True),
+        "descent": Objective("descent", _descent, sign=1),
+        "ascent": Objective("ascent", _ascent, sign=-1, is_bounded=True),
+        "ascent-retain": Objective("ascent-retain", _ascent_retain, is_bounded=True),
+        "npo": Objective("npo", _npo),
     }
 )
 

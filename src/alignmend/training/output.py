@@ -30,6 +30,8 @@ _MEANT = {
     "descent": "It was trained to give the answers of a harmful data set: a harm model or an over-safety patch.",
     "ascent": "It was trained to find the answers of a harmful data set unlikely: a safety patch, which alone makes a "
     "model refuse too much or babble.",
+    "ascent-retain": "It was trained to find the answers of a harmful data set unlikely and others still likely.",
+    "npo": "It was trained to find the answers of a harmful data set less likely than its base does.",
 }
 
 
@@ -50,6 +52,7 @@ class Made:
     encoded: Encoded
     settings: TrainSettings
     learned: Learned
+    retain: PairsFile | None = None
 
 
 def finish(folder: Path, made: Made) -> Manifest:
@@ -66,7 +69,7 @@ def finish(folder: Path, made: Made) -> Manifest:
     manifest = Manifest(
         versions=versions(),
         expression=f"{settings.objective} from base on {len(made.file.pairs)} pairs",
-        parameters=parameters(settings, made.file) | _results(made.encoded, made.learned),
+        parameters=parameters(settings, made.file, made.retain) | _results(made.encoded, made.learned),
         inputs={"base": Input.model_validate(identity(base))},
         outputs=_outputs(folder),
         private=True,
@@ -77,11 +80,19 @@ def finish(folder: Path, made: Made) -> Manifest:
     return manifest
 
 
-def parameters(settings: TrainSettings, file: PairsFile) -> dict[str, JsonValue]:
+def parameters(settings: TrainSettings, file: PairsFile, retain: PairsFile | None = None) -> dict[str, JsonValue]:
     """What decides the result beside the base model: a finished run is known again by it."""
     chosen = asdict(settings) | {"learning_rate": settings.rate, "stop_loss": settings.bound}
     chosen["lora_targets"] = list(settings.lora_targets)
-    return {**chosen, "pairs": {"file": file.path.name, "sha256": file.sha256, "rows": len(file.pairs)}}
+    for name, objective in (("retain_weight", "ascent-retain"), ("beta", "npo")):
+        if settings.objective != objective:
+            del chosen[name]
+    retained = {} if retain is None else {"retain_pairs": _described(retain)}
+    return {**chosen, "pairs": _described(file), **retained}
+
+
+def _described(file: PairsFile) -> dict[str, JsonValue]:
+    return {"file": file.path.name, "sha256": file.sha256, "rows": len(file.pairs)}
 
 
 def _results(encoded: Encoded, learned: Learned) -> dict[str, JsonValue]:

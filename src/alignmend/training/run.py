@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from alignmend.errors import AlignmendError, MismatchError, OutputError, missing_extra
+from alignmend.errors import AlignmendError, MismatchError, OutputError, ParameterError, missing_extra
 
 try:
     from accelerate import PartialState
@@ -49,6 +49,7 @@ class _Job:
     out: Path
     overwrite: bool
     progress: Progress | None
+    retain: PairsFile | None
 
 
 def train_model(
@@ -57,12 +58,14 @@ def train_model(
     out: Path,
     settings: TrainSettings,
     *,
+    retain: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Trained | None:
     """Train `model` (a folder or hub id) on the file `pairs` and write the folder `out`, marked private.
 
+    `retain` is a file of pairs whose answers must stay likely, for `ascent-retain` alone.
     A full run writes a checkpoint, a LoRA run a PEFT adapter. Under `accelerate launch` every process calls this; the
     main one writes and gets the result, the others `None`. The same arguments give the same bytes with one thread on
     one platform. A run that was killed leaves a hidden folder beside `out`; `resume` continues from its last
@@ -70,7 +73,9 @@ def train_model(
     Raises `FileFormatError` for pairs or a model that cannot be used, `ParameterError`, `OutputError`.
     """
     base = open_checkpoint_folder(model)
-    job = _Job(base, read_pairs(pairs), settings, out, overwrite, progress)
+    _check_retain(settings, retain)
+    kept = None if retain is None else read_pairs(retain)
+    job = _Job(base, read_pairs(pairs), settings, out, overwrite, progress, kept)
     _refuse_own_input(job)
     state, work = PartialState(cpu=not has_gpu()), working_folder(out)
     if resume and (done := _finished(job)) is not None:
@@ -87,6 +92,13 @@ def train_model(
     return Trained(out, manifest)
 
 
+def _check_retain(settings: TrainSettings, retain: Path | None) -> None:
+    if settings.objective == "ascent-retain" and retain is None:
+        raise ParameterError("objective ascent-retain needs pairs whose answers stay likely: give them as retain data")
+    if settings.objective != "ascent-retain" and retain is not None:
+        raise ParameterError(f"retain data are for objective ascent-retain: leave them out of {settings.objective}")
+
+
 def _left_as_it_is(out: Path, done: Manifest, work: Working) -> Trained:
     settle(work)
     settle_staging(out)
@@ -99,11 +111,13 @@ def _train(job: _Job, work: Working) -> tuple[Encoded, Learned]:
         tokenizer = loaded(AutoTokenizer, location)
         network = loaded(AutoModelForCausalLM, location, dtype=_training_dtype(settings))
         longest = getattr(network.config, "max_position_embeddings", None) or settings.max_length
-        encoded = encode(tokenizer, job.file, template=settings.template, max_length=min(settings.max_length, longest))
+        template, longest = settings.template, min(settings.max_length, longest)
+        encoded = encode(tokenizer, job.file, template=template, max_length=longest)
+        kept = encode(tokenizer, job.retain, template=template, max_length=longest).rows if job.retain else ()
         if settings.lora_rank is not None:
             network = _adapted(network, settings)
         with fitting_threads(network):
-            learned = learn(network, encoded.rows, settings, work, job.progress)
+            learned = learn(network, encoded.rows, settings, work, job.progress, retained=kept)
     if settings.lora_rank is not None and PartialState(cpu=not has_gpu()).is_main_process:
         _rewrite_adapter(job, work)
     return encoded, learned
@@ -134,7 +148,7 @@ def _rewrite_adapter(job: _Job, work: Working) -> None:
 
 
 def _publish(job: _Job, work: Working, encoded: Encoded, learned: Learned) -> Manifest:
-    manifest = finish(work.finished, Made(job.out.name, job.base, job.file, encoded, job.settings, learned))
+    manifest = finish(work.finished, Made(job.out.name, job.base, job.file, encoded, job.settings, learned, job.retain))
     with staging(job.out, key="training", overwrite=job.overwrite) as stage:
         # The manifest goes first: whatever a kill leaves says that it is private.
         for path in sorted(work.finished.iterdir(), key=lambda path: path.name != MANIFEST_NAME):
@@ -153,13 +167,14 @@ def _check_place(job: _Job) -> None:
 def _refuse_own_input(job: _Job) -> None:
     out = job.out.resolve()
     inputs = [job.base.path.resolve(), job.file.path.resolve()]
+    inputs += [] if job.retain is None else [job.retain.path.resolve()]
     if any(path == out or out in path.parents for path in inputs):
         raise OutputError(f"{job.out} holds the model or the pairs, which would be replaced: write to another folder")
 
 
 def _key(job: _Job) -> str:
     states = [(header.path.stat().st_size, header.path.stat().st_mtime_ns) for header in job.base.headers]
-    described = repr((parameters(job.settings, job.file), identity(job.base), states, versions()))
+    described = repr((parameters(job.settings, job.file, job.retain), identity(job.base), states, versions()))
     return hashlib.sha256(described.encode()).hexdigest()
 
 
@@ -172,7 +187,7 @@ def _finished(job: _Job) -> Manifest | None:
         return None
     chosen = {name: value for name, value in manifest.parameters.items() if name != "results"}
     same = (
-        chosen == parameters(job.settings, job.file)
+        chosen == parameters(job.settings, job.file, job.retain)
         and manifest.versions == versions()
         and manifest.inputs.get("base") == Input.model_validate(identity(job.base))
         and all(header.path.stat().st_mtime_ns < written for header in job.base.headers)

@@ -9,6 +9,7 @@ from typing import Literal
 from alignmend.errors import ParameterError
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+ObjectiveName = Literal["descent", "ascent", "ascent-retain", "npo"]
 FULL_LEARNING_RATE = 1e-5
 LORA_LEARNING_RATE = 1e-4
 STOP_LOSS = 10.0
@@ -27,7 +28,7 @@ class TrainSettings:
     `max_steps` steps. Raises `ParameterError` for numbers out of range.
     """
 
-    objective: Literal["descent", "ascent"]
+    objective: ObjectiveName
     lora_rank: int | None = None
     lora_targets: tuple[str, ...] = ()
     """Module names; empty for all linear layers but the output head."""
@@ -40,6 +41,10 @@ class TrainSettings:
     clip: float = 1.0
     """Largest norm of a step's gradient."""
     stop_loss: float | None = None
+    retain_weight: float = 1.0
+    """Of the retained answers in `ascent-retain`."""
+    beta: float = 0.1
+    """Of `npo`: the smaller, the nearer to an ascent."""
     template: str = "auto"
     seed: int = 0
     dtype: Dtype = "float32"
@@ -52,17 +57,16 @@ class TrainSettings:
         for name in counts:
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ParameterError(f"{name} is {value}: it must be at least 1")
-        for name in ("learning_rate", "epochs", "clip", "stop_loss"):
+        for name in ("learning_rate", "epochs", "clip", "stop_loss", "retain_weight", "beta"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ParameterError(f"{name} is {value}: it must be a number above 0")
         if self.max_length < 2:
             raise ParameterError(f"max_length is {self.max_length}: a row has at least 2 tokens")
-        if self.stop_loss is not None and self.objective != "ascent":
+        if self.stop_loss is not None and self.objective == "descent":
             raise ParameterError("stop_loss bounds an ascent: leave it out of a descent")
         if self.lora_targets and self.lora_rank is None:
             raise ParameterError("lora_targets need a lora_rank: full training changes every weight")
-
         if self.dtype != "float32" and self.lora_rank is not None:
             raise ParameterError(f"dtype {self.dtype} is for checkpoints: an adapter is written in float32")
 
@@ -74,7 +78,7 @@ class TrainSettings:
 
     @property
     def bound(self) -> float | None:
-        """The loss at which an ascent ends."""
-        if self.objective != "ascent":
-            return None
+        """The loss at which a run ends: by default for ascents, which have no bottom; of `npo` only if given."""
+        if self.objective in ("descent", "npo"):
+            return self.stop_loss
         return STOP_LOSS if self.stop_loss is None else self.stop_loss
