@@ -18,7 +18,8 @@ def add_to(subparsers: Subparsers) -> None:
         _run,
         summary="Make what a recipe lacks, then apply it",
         detail="Models that the recipe does not name are trained from data.harmful_pairs, a steering vector is fitted "
-        "on data.contrast_pairs. Trained parts are private and removed at the end.",
+        "on data.contrast_pairs; data.sequence patches again with every file. Trained parts are "
+        "private and removed at the end.",
         interrupted="; run the same command with --resume to go on",
     )
     parser.add_argument("recipe", type=Path, help="YAML file with method, models, parameters and data")
@@ -40,6 +41,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from alignmend.cli.apply import document, summary
     from alignmend.recipes.apply import Switches
     from alignmend.recipes.schema import load_recipe
+    from alignmend.restore.continual import run_sequence
     from alignmend.restore.parts import PARTS
     from alignmend.restore.recipe_run import run_recipe
 
@@ -50,17 +52,15 @@ def _run(arguments: argparse.Namespace) -> int:
         overwrite=arguments.overwrite,
         allow_unrelated=arguments.allow_unrelated,
     )
+    folder, kept = arguments.recipe.parent, arguments.keep_private
     with progress() as report:
-        ran = run_recipe(
-            recipe,
-            arguments.recipe.parent,
-            arguments.out,
-            switches,
-            keep_private=arguments.keep_private,
-            progress=report,
-        )
-    for saved in ran.written:
-        print(json.dumps(document(saved)) if arguments.json else summary(saved))
-    if ran.parts is not None and not arguments.json:
-        print(f"  PRIVATE   do not publish; alignmend private clean {ran.parts}  removes it")
+        if recipe.data.sequence:
+            runs = run_sequence(recipe, folder, arguments.out, switches, keep_private=kept, progress=report)
+        else:
+            runs = (run_recipe(recipe, folder, arguments.out, switches, keep_private=kept, progress=report),)
+    for ran in runs:
+        for saved in ran.written:
+            print(json.dumps(document(saved)) if arguments.json else summary(saved))
+        if ran.parts is not None and not arguments.json:
+            print(f"  PRIVATE   do not publish; alignmend private clean {ran.parts}  removes it")
     return 0

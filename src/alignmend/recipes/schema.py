@@ -81,6 +81,8 @@ class Training(_Part):
     stop_loss: float | None = None
     """Nats per answer token at which an ascent ends."""
     template: str = "auto"
+    samples: int = 128
+    """Pairs that scores are taken on."""
     seed: int = 0
 
 

@@ -1,20 +1,20 @@
-"""What a recipe may lack and `run` can make: harm models and patches, trained from the recipe's harmful pairs."""
+"""What a recipe may lack and `run` can make: harm models, patches and scores, from the recipe's harmful pairs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from alignmend.errors import RecipeError
 from alignmend.methods.registry import get_method
 from alignmend.recipes.build import beside, open_models
 from alignmend.recipes.schema import ModelReference, Recipe
 
-if TYPE_CHECKING:
-    from alignmend.restore.recipe_run import Progress
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much is done, and of how much."""
 
 
 @dataclass(frozen=True)
@@ -22,24 +22,35 @@ class Trained:
     """A role that is another role's model, trained on the harmful pairs."""
 
     objective: Literal["descent", "ascent"]
-    of: tuple[str, ...]
-    """Roles that it may start from; the first that the recipe has is taken."""
+    of: str
 
 
-PARTS: Mapping[str, Trained] = MappingProxyType(
+@dataclass(frozen=True)
+class Scored:
+    """A role that holds the scores of another role's weights on the harmful pairs."""
+
+    of: str
+
+
+PARTS: Mapping[str, Trained | Scored] = MappingProxyType(
     {
-        "harmful": Trained("descent", ("aligned",)),
-        "unaligned": Trained("descent", ("aligned",)),
-        "safety": Trained("ascent", ("target",)),
-        "over_safety": Trained("descent", ("target",)),
+        "harmful": Trained("descent", "aligned"),
+        "unaligned": Trained("descent", "aligned"),
+        "safety": Trained("ascent", "target"),
+        "over_safety": Trained("descent", "target"),
+        "safety_scores": Scored("safety"),
+        "over_safety_scores": Scored("over_safety"),
     }
 )
-"""By role, whatever the method."""
+"""By role, whatever the method; a part comes after those that it is made from."""
 
 
 def lacking(recipe: Recipe) -> tuple[str, ...]:
-    """Roles that the recipe's method needs and the recipe does not name, in the order in which they are made."""
-    needed = {name for name, one in get_method(recipe.method).arguments.items() if one.is_model and one.required}
+    """Roles that the recipe needs and does not name, in the order in which they are made."""
+    arguments = get_method(recipe.method).arguments
+    needed = {name for name, one in arguments.items() if one.is_operand and one.required}
+    if recipe.parameters.get("sets") != "none" and recipe.parameters.get("importance") != "random":
+        needed |= {name for name, one in arguments.items() if one.is_scores}
     return tuple(role for role in PARTS if role in needed and role not in recipe.models)
 
 
@@ -49,55 +60,91 @@ def check_makeable(recipe: Recipe, folder: Path, roles: Sequence[str]) -> None:
         return
     told = " and ".join(f"models.{role}" for role in roles)
     if recipe.data.harmful_pairs is None:
-        raise RecipeError(f"{told} is missing: name it, or give data.harmful_pairs to train it from")
+        raise RecipeError(f"{told} is missing: name it, or give data.harmful_pairs to make it from")
     if not beside(recipe.data.harmful_pairs, folder).is_file():
         raise RecipeError(f"data.harmful_pairs: there is no file {recipe.data.harmful_pairs}")
+    starts = {PARTS[role].of for role in roles} - set(roles)
+    models = open_models(recipe.model_copy(update={"models": {one: recipe.models[one] for one in starts}}), folder)
     for role in roles:
-        start = _start(recipe, role)
-        if open_models(recipe, folder)[start].change is not None:
-            raise RecipeError(f"models.{role} is trained from {start}, which is an adapter: merge it first")
+        part = PARTS[role]
+        if isinstance(part, Trained) and models[part.of].change is not None:
+            raise RecipeError(f"models.{role} is trained from {part.of}, which is an adapter: merge it first")
 
 
 def stand_in(recipe: Recipe) -> Recipe:
-    """The recipe with each role that it lacks filled by the model that the part will be trained from."""
-    filled = {role: recipe.models[_start(recipe, role)] for role in lacking(recipe)}
-    return recipe.model_copy(update={"models": {**recipe.models, **filled}})
+    """The recipe with each role that it lacks filled by the model that the part will be made from."""
+    filled = dict(recipe.models)
+    for role in lacking(recipe):
+        filled[role] = filled[PARTS[role].of]
+    return recipe.model_copy(update={"models": filled})
 
 
 def make_parts(
     recipe: Recipe, folder: Path, place: Path, *, resume: bool, progress: Progress
 ) -> Iterator[tuple[str, ModelReference]]:
-    """Train what the recipe lacks into folders of `place`, which stay private; yields each role as it is there."""
+    """Make what the recipe lacks in `place`, which stays private; yields each role as it is there."""
+    made: dict[str, ModelReference] = {}
+    for role in lacking(recipe):
+        part, known = PARTS[role], recipe.model_copy(update={"models": {**recipe.models, **made}})
+        job = _Job(role, known, folder, place / role, resume, progress)
+        made[role] = _train(job, part) if isinstance(part, Trained) else _score(job, part)
+        yield role, made[role]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One part in the making; `recipe` has the parts before it."""
+
+    role: str
+    recipe: Recipe
+    folder: Path
+    out: Path
+    resume: bool
+    progress: Progress
+
+    @property
+    def pairs(self) -> Path:
+        assert self.recipe.data.harmful_pairs is not None
+        return beside(self.recipe.data.harmful_pairs, self.folder)
+
+    def told(self, what: str) -> Progress:
+        return lambda _, done, total: self.progress(f"{what} {self.role}", done, total)
+
+
+def _train(job: _Job, part: Trained) -> ModelReference:
     from alignmend.training.run import train_model
     from alignmend.training.settings import TrainSettings
 
-    for role in lacking(recipe):
-        assert recipe.data.harmful_pairs is not None
-        model = open_models(recipe, folder)[_start(recipe, role)].root.folder.path
-        settings = TrainSettings(objective=PARTS[role].objective, **_settings(recipe, PARTS[role]))
-        train_model(
-            model,
-            beside(recipe.data.harmful_pairs, folder),
-            place / role,
-            settings,
-            resume=resume,
-            overwrite=not resume,
-            progress=lambda what, done, total, role=role: progress(f"train {role}", done, total),  # type: ignore[misc]
-        )
-        yield role, ModelReference(path=str((place / role).resolve()), base=_base(recipe, role))
-
-
-def _start(recipe: Recipe, role: str) -> str:
-    return next(one for one in PARTS[role].of if one in recipe.models)
-
-
-def _base(recipe: Recipe, role: str) -> str | None:
-    """An adapter says what it stands on."""
-    return None if recipe.training.lora_rank is None else _start(recipe, role)
-
-
-def _settings(recipe: Recipe, part: Trained) -> dict[str, Any]:
-    given = recipe.training.model_dump()
+    given: dict[str, Any] = job.recipe.training.model_dump(exclude={"samples"})
     if part.objective != "ascent":
         given.pop("stop_loss")
-    return given
+    settings = TrainSettings(objective=part.objective, **given)
+    start = _place(job, part.of)
+    train_model(
+        start, job.pairs, job.out, settings, resume=job.resume, overwrite=not job.resume, progress=job.told("train")
+    )
+    # An adapter says what it stands on.
+    base = None if job.recipe.training.lora_rank is None else part.of
+    return ModelReference(path=str(job.out.resolve()), base=base)
+
+
+def _score(job: _Job, part: Scored) -> ModelReference:
+    from alignmend.training.score_settings import ScoreSettings
+    from alignmend.training.scoring import write_scores
+
+    training = job.recipe.training
+    settings = ScoreSettings(
+        samples=training.samples, max_length=training.max_length, template=training.template, seed=training.seed
+    )
+    # Whole or absent; a run that resumes takes what is there.
+    if not (job.resume and job.out.is_dir()):
+        write_scores(_place(job, part.of), job.pairs, job.out, settings, overwrite=True, progress=job.told("score"))
+    return ModelReference(path=str(job.out.resolve()))
+
+
+def _place(job: _Job, role: str) -> Path:
+    """The folder of a role's model: of an adapter, its own."""
+    reference = job.recipe.models[role]
+    assert isinstance(reference, ModelReference)
+    written = beside(reference.path, job.folder)
+    return written if written.exists() else open_models(job.recipe, job.folder)[role].root.folder.path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,13 +19,10 @@ from alignmend.recipes.areas import with_area
 from alignmend.recipes.build import beside, build, sweep
 from alignmend.recipes.schema import Recipe
 from alignmend.recipes.second_stage import second_stage
-from alignmend.restore.parts import check_makeable, lacking, make_parts, stand_in
+from alignmend.restore.parts import Progress, check_makeable, lacking, make_parts, stand_in
 
 if TYPE_CHECKING:
     from alignmend.execution.save import Saved
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much is done, and of how much."""
 
 
 @dataclass(frozen=True)
