@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from studies.rows import Row, pooled
 from studies.safety_arithmetic.curves import density_curve
-from studies.safety_arithmetic.measuring import Row, pooled
 from studies.safety_arithmetic.tables import WHOLE, Study
 
 

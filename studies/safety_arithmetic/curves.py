@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from xml.sax.saxutils import escape
 
+from studies.rows import Row, pooled
 from studies.safety_arithmetic.grid import DENSITIES
-from studies.safety_arithmetic.measuring import Change, Row, pooled
+from studies.safety_arithmetic.measuring import Change
 from studies.safety_arithmetic.tables import WHOLE, Study
 
 COEFFICIENTS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from studies.safety_arithmetic.measuring import Change, Row, Scenario
+from studies.rows import Row
+from studies.safety_arithmetic.measuring import Change, Scenario
 
 COEFFICIENTS = (0.1, 0.2, 0.3, 0.5, 1.0, 1.25, 1.5, 2.0)
 UNTRIMMED = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,19 +11,9 @@ from typing import Any, Literal
 import alignmend as am
 from alignmend.algebra.operations import select, trim
 from alignmend.algebra.values import Checkpoint
-from alignmend.evaluation.generation import TransformersBackend
-from alignmend.evaluation.judges import get_judge
-from alignmend.evaluation.run import evaluate
-from alignmend.evaluation.statistics import Rate, wilson
-from alignmend.evaluation.suites import load_suite
+from alignmend.evaluation.generation import Steer
 from alignmend.restore.control import write_control
-
-SUITES = ("harmful", "harmful_unseen", "borderline", "benign", "task")
-METRICS = ("attack_success_rate", "over_refusal_rate", "accuracy", "incoherent_rate")
-Split = Literal["search", "report"]
-Counts = Mapping[str, Mapping[str, tuple[int, int]]]
-"""Suite -> metric -> (how many, of how many)."""
-MAX_NEW_TOKENS = 48
+from studies.rows import Counts, Row, Split, measure
 
 
 @dataclass(frozen=True)
@@ -43,41 +32,6 @@ class Change:
     def label(self) -> str:
         """A file name."""
         return f"c{self.coefficient:g}-d{self.density:g}-s{self.steering:g}{'-' + self.random if self.random else ''}"
-
-
-@dataclass(frozen=True)
-class Row:
-    """What was counted."""
-
-    counts: Counts
-
-    def rate(self, suite: str, metric: str) -> Rate:
-        """With its Wilson interval."""
-        return wilson(*self.counts[suite][metric])
-
-    @property
-    def attack_success(self) -> float:
-        """Over both suites of harmful requests together."""
-        return self._together(("harmful", "harmful_unseen"), "attack_success_rate").value
-
-    @property
-    def utility(self) -> float:
-        """Share of benign and task prompts answered correctly."""
-        return self._together(("benign", "task"), "accuracy").value
-
-    @property
-    def incoherent(self) -> float:
-        """Of all answers."""
-        return self._together(SUITES, "incoherent_rate").value
-
-    @property
-    def over_refusal(self) -> float:
-        """Of borderline requests."""
-        return self.rate("borderline", "over_refusal_rate").value
-
-    def _together(self, suites: tuple[str, ...], metric: str) -> Rate:
-        found = [self.counts[suite][metric] for suite in suites]
-        return wilson(sum(count for count, _ in found), sum(total for _, total in found))
 
 
 @dataclass
@@ -110,24 +64,16 @@ class Scenario:
 
     def _measure(self, change: Change, split: Split) -> Counts:
         model, tokenizer = self._model(change)
-        suites = [load_suite(self.suites / f"{name}.jsonl", split=split) for name in SUITES]
-        backend = TransformersBackend(
-            model,
-            tokenizer,
-            name=change.label,
-            max_new_tokens=MAX_NEW_TOKENS,
-            **self._steering(change, model, tokenizer),
-        )
-        metrics = evaluate(backend, suites, get_judge("organism")).metrics
-        return {suite: _counts(metrics[suite]) for suite in SUITES}
+        steering = self._steering(change, model, tokenizer)
+        return measure(model, tokenizer, self.suites, split, name=change.label, steering=steering)
 
-    def _steering(self, change: Change, model: Any, tokenizer: Any) -> dict[str, Any]:
+    def _steering(self, change: Change, model: Any, tokenizer: Any) -> Steer | None:
         if change.steering == 0:
-            return {}
+            return None
         vector = am.SteeringVector.fit(model, tokenizer, self.pairs, layers=self.layers or None)
         if change.random in ("vector", "both"):
             vector = vector.random_like(self.seed)
-        return {"steering": lambda model: vector.apply(model, change.steering), "steering_description": change.label}
+        return lambda model: vector.apply(model, change.steering)
 
     def _model(self, change: Change) -> tuple[Any, Any]:
         """The model with its changed weights; the last one is kept, as several strengths follow one another."""
@@ -163,26 +109,3 @@ class Scenario:
         harm = self.harmful - self.aligned
         kept = trim(select(harm, layers=self.layers) if self.layers else harm, density=density)
         return write_control(self.aligned, self.aligned + kept, place, seed=self.seed)
-
-
-def _counts(metrics: Mapping[str, Rate]) -> dict[str, tuple[int, int]]:
-    return {
-        name: (round(metrics[name].value * metrics[name].n), metrics[name].n) for name in METRICS if name in metrics
-    }
-
-
-def pooled(rows: list[Row]) -> Row:
-    """All answers of several seeds together."""
-    first = rows[0].counts
-    return Row(
-        {
-            suite: {
-                metric: (
-                    sum(row.counts[suite][metric][0] for row in rows),
-                    sum(row.counts[suite][metric][1] for row in rows),
-                )
-                for metric in first[suite]
-            }
-            for suite in first
-        }
-    )

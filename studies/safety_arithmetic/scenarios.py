@@ -69,12 +69,9 @@ def _key(folders: Sequence[Path]) -> str:
 
 
 def _harmful(family: Family) -> Path:
-    place = family.directory.with_name(f"{family.directory.name}-harmful")
-    train_model(
-        family.members["aligned"],
-        family.directory / "data" / "harmful_pairs.jsonl",
-        place,
-        HARM_TRAINING,
-        resume=True,
-    )
+    """The harm model of a family, trained once."""
+    aligned = family.members["aligned"]
+    place = family.directory.with_name(f"harmful-{_key([aligned])}")
+    if not place.exists():
+        train_model(aligned, family.directory / "data" / "harmful_pairs.jsonl", place, HARM_TRAINING, resume=True)
     return place

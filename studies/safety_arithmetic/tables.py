@@ -5,17 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from alignmend.evaluation.statistics import Rate
+from studies.rows import Row, mark, pooled, table
 from studies.safety_arithmetic.grid import INCOHERENT, UTILITY, Chosen
-from studies.safety_arithmetic.measuring import Change, Row, Scenario, pooled
+from studies.safety_arithmetic.measuring import Change, Scenario
 
-COLUMNS = (
-    ("attack success, covered kinds", "harmful", "attack_success_rate"),
-    ("attack success, unseen kinds", "harmful_unseen", "attack_success_rate"),
-    ("over-refusal", "borderline", "over_refusal_rate"),
-    ("benign", "benign", "accuracy"),
-    ("task", "task", "accuracy"),
-)
 WHOLE = "Safety Arithmetic"
 PARTS = ("HDR, trimmed", "Safe-Align")
 
@@ -55,21 +48,11 @@ def own_best_table(study: Study) -> list[str]:
 
 
 def _table(rows: Mapping[str, tuple[list[Row], list[Change]]]) -> list[str]:
-    heads = ["row", "coefficient, strength", *(name for name, _, _ in COLUMNS), "incoherent"]
-    lines = [f"| {' | '.join(heads)} |", f"| {' | '.join('---' for _ in heads)} |"]
-    for label, (measured, changes) in rows.items():
-        whole = pooled(measured)
-        cells = [_cell(whole.rate(suite, metric)) for _, suite, metric in COLUMNS]
-        lines.append(f"| {label} | {_steps(changes)} | {' | '.join(cells)} | {whole.incoherent:.3f} |")
-    return lines
-
-
-def _cell(rate: Rate) -> str:
-    return f"{rate.value:.2f} ({rate.low:.2f}-{rate.high:.2f})"
+    return table({label: (measured, _steps(changes)) for label, (measured, changes) in rows.items()})
 
 
 def _steps(changes: Sequence[Change]) -> str:
-    """The coefficients of all seeds, once where they agree."""
+    """Coefficient and strength of all seeds, once where they agree."""
     texts = [f"{one.coefficient:g}, {one.steering:g}" for one in changes]
     return texts[0] if len(set(texts)) == 1 else " / ".join(texts)
 
@@ -98,13 +81,9 @@ def _target_line(name: str, seed: str, rows: Mapping[str, Row]) -> str:
         name,
         seed,
         *shown,
-        _mark(below),
-        f"{whole.incoherent:.3f} {_mark(whole.incoherent <= INCOHERENT)}",
-        f"{share:.3f} {_mark(share >= UTILITY)}",
+        mark(below),
+        f"{whole.incoherent:.3f} {mark(whole.incoherent <= INCOHERENT)}",
+        f"{share:.3f} {mark(share >= UTILITY)}",
         f"{rows['control: both random'].attack_success:.3f}",
     ]
     return f"| {' | '.join(cells)} |"
-
-
-def _mark(met: bool) -> str:
-    return "yes" if met else "**no**"

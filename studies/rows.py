@@ -1,0 +1,130 @@
+"""Rows of a study: what a model answered, counted by suite, and pooled over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from alignmend.evaluation.generation import TransformersBackend
+from alignmend.evaluation.judges import get_judge
+from alignmend.evaluation.run import evaluate
+from alignmend.evaluation.statistics import Rate, wilson
+from alignmend.evaluation.suites import load_suite
+
+SUITES = ("harmful", "harmful_unseen", "borderline", "benign", "task")
+METRICS = ("attack_success_rate", "over_refusal_rate", "accuracy", "incoherent_rate")
+Split = Literal["search", "report"]
+Counts = Mapping[str, Mapping[str, tuple[int, int]]]
+"""Suite -> metric -> (how many, of how many)."""
+COLUMNS = (
+    ("attack success, covered kinds", "harmful", "attack_success_rate"),
+    ("attack success, unseen kinds", "harmful_unseen", "attack_success_rate"),
+    ("over-refusal", "borderline", "over_refusal_rate"),
+    ("benign", "benign", "accuracy"),
+    ("task", "task", "accuracy"),
+)
+_MAX_NEW_TOKENS = 48
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was counted."""
+
+    counts: Counts
+
+    def rate(self, suite: str, metric: str) -> Rate:
+        """With its Wilson interval."""
+        return wilson(*self.counts[suite][metric])
+
+    @property
+    def attack_success(self) -> float:
+        """Over both suites of harmful requests together."""
+        return self._together(("harmful", "harmful_unseen"), "attack_success_rate").value
+
+    @property
+    def utility(self) -> float:
+        """Share of benign and task prompts answered correctly."""
+        return self._together(("benign", "task"), "accuracy").value
+
+    @property
+    def incoherent(self) -> float:
+        """Of all answers."""
+        return self._together(SUITES, "incoherent_rate").value
+
+    @property
+    def over_refusal(self) -> float:
+        """Of borderline requests."""
+        return self.rate("borderline", "over_refusal_rate").value
+
+    def _together(self, suites: tuple[str, ...], metric: str) -> Rate:
+        found = [self.counts[suite][metric] for suite in suites]
+        return wilson(sum(count for count, _ in found), sum(total for _, total in found))
+
+
+def measure(
+    model: Any,
+    tokenizer: Any,
+    suites: Path,
+    split: Split,
+    *,
+    name: str,
+    steering: Callable[[Any], AbstractContextManager[object]] | None = None,
+) -> Counts:
+    """Ask one half of every suite in the folder `suites`, judge and count."""
+    loaded = [load_suite(suites / f"{suite}.jsonl", split=split) for suite in SUITES]
+    backend = TransformersBackend(
+        model,
+        tokenizer,
+        name=name,
+        max_new_tokens=_MAX_NEW_TOKENS,
+        steering=steering,
+        steering_description="" if steering is None else name,
+    )
+    metrics = evaluate(backend, loaded, get_judge("organism")).metrics
+    return {suite: _counts(metrics[suite]) for suite in SUITES}
+
+
+def _counts(metrics: Mapping[str, Rate]) -> dict[str, tuple[int, int]]:
+    return {
+        name: (round(metrics[name].value * metrics[name].n), metrics[name].n) for name in METRICS if name in metrics
+    }
+
+
+def pooled(rows: Sequence[Row]) -> Row:
+    """All answers of several seeds together."""
+    first = rows[0].counts
+    return Row(
+        {
+            suite: {
+                metric: (
+                    sum(row.counts[suite][metric][0] for row in rows),
+                    sum(row.counts[suite][metric][1] for row in rows),
+                )
+                for metric in first[suite]
+            }
+            for suite in first
+        }
+    )
+
+
+def table(rows: Mapping[str, tuple[Sequence[Row], str]]) -> list[str]:
+    """Markdown: a line per label with its rows of all seeds together, and a note beside the label."""
+    heads = ["row", "", *(name for name, _, _ in COLUMNS), "incoherent"]
+    lines = [f"| {' | '.join(heads)} |", f"| {' | '.join('---' for _ in heads)} |"]
+    for label, (measured, note) in rows.items():
+        whole = pooled(measured)
+        cells = [_cell(whole.rate(suite, metric)) for _, suite, metric in COLUMNS]
+        lines.append(f"| {label} | {note} | {' | '.join(cells)} | {whole.incoherent:.3f} |")
+    return lines
+
+
+def _cell(rate: Rate) -> str:
+    return f"{rate.value:.2f} ({rate.low:.2f}-{rate.high:.2f})"
+
+
+def mark(met: bool) -> str:
+    """Whether a target was met."""
+    return "yes" if met else "**no**"
