@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignmend.activations.gguf import additive
 from alignmend.activations.vector import SteeringVector
-from alignmend.errors import MismatchError, UnsupportedFormatError
+from alignmend.errors import MismatchError, OutputError, UnsupportedFormatError
 from alignmend.execution.operands import versions
 from alignmend.io.card import CARD_NAME, model_card, read_licence
 from alignmend.io.copies import copy_companions
@@ -29,8 +29,12 @@ from alignmend.io.staging import check_space, staging
 if TYPE_CHECKING:
     import torch
 
+    from alignmend.activations.effect import Fidelity
+
 MODEL_TYPES = ("llama",)
 """Architectures whose stock code reads `mlp_bias` and adds the MLP's output to the residual as it is."""
+EXACT = 1e-3
+"""The largest difference of a logit that float32 sums in another order may make."""
 _PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 _TORCH_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
@@ -43,12 +47,15 @@ def bake(
     coefficient: float,
     approximate: bool = False,
     overwrite: bool = False,
+    measure: Callable[[Path], Fidelity] | None = None,
 ) -> tuple[str, ...]:
     """Write the checkpoint `model` to the folder `out`, with `coefficient` times `vector` as biases of its MLPs.
 
     Plain `transformers`, vLLM and others that know `mlp_bias` then steer by themselves, at every token (prompt and
     padding too). Returns what a user must know. `approximate` allows a stand-in for the relative form, as in
-    `export_gguf`. Raises `UnsupportedFormatError` for other architectures, `MismatchError`, `OutputError`.
+    `export_gguf`. `measure` is given the folder before it gets its name, and what it finds is noted in manifest and
+    card; an exact bake of float32 weights that it finds to be unlike the hooked model is refused. Raises
+    `UnsupportedFormatError` for other architectures, `MismatchError`, `OutputError`.
     """
     folder = open_checkpoint_folder(model)
     _check(folder, vector)
@@ -59,9 +66,20 @@ def bake(
         _write_weights(folder, _biases(folder, scaled), stage.path)
         copy_companions(folder, stage.path, dtype=None)
         _write_text(stage.path / "config.json", json.dumps({**folder.config, "mlp_bias": True}, indent=2) + "\n")
+        if measure is not None:
+            notes = (*notes, *_measured(measure(stage.path), folder, exact=not approximate))
         _write_records(folder, vector, stage.path, name=destination.name, coefficient=coefficient, notes=notes)
         stage.publish(overwrite)
     return notes
+
+
+def _measured(found: Fidelity, folder: CheckpointFolder, *, exact: bool) -> tuple[str, ...]:
+    rounded = {tensor.dtype for tensor in folder.tensors.values()} - {"F32"}
+    if exact and not rounded and found.difference.largest_logit > EXACT:
+        raise OutputError(
+            f"the baked checkpoint is not the hooked model: {found.difference.words()}; up to {EXACT:g} is rounding"
+        )
+    return found.notes()
 
 
 def _check(folder: CheckpointFolder, vector: SteeringVector) -> None:

@@ -6,6 +6,7 @@ zero-based index N, so the first block (index 0) cannot be steered there.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from alignmend.errors import FileFormatError, OutputError, ParameterError, missi
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from alignmend.activations.effect import Fidelity
 
 ARCHITECTURE = "controlvector"
 
@@ -27,11 +30,13 @@ def export_gguf(
     model_hint: str = "",
     approximate: bool = False,
     overwrite: bool = False,
+    measure: Callable[[SteeringVector], Fidelity] | None = None,
 ) -> tuple[str, ...]:
     """Write `coefficient` times `vector` as a control vector, read it back, and return what a user must know.
 
     llama.cpp adds the same vector to every activation. A relative vector is exported only with `approximate`: each
     direction gets the length `coefficient` x the mean activation norm of its layer that was seen when it was fitted.
+    `measure` is given the vector as the file holds it; what it finds is written into the file's metadata.
     Raises `ParameterError` for what cannot be said in this format, `OutputError` where `path` exists.
     """
     writer_class, _ = _library()
@@ -45,10 +50,13 @@ def export_gguf(
         raise ParameterError("a control vector cannot steer layer 0, and the vector has no other layer")
     if 0 in scaled.layers:
         notes = (*notes, "layer 0 is left out: llama.cpp does not steer the first block")
+    found = None if measure is None else measure(scaled.restrict(layers))
+    notes = notes if found is None else (*notes, *found.notes())
     beside = path.with_name(f".{path.name}.partial")
     writer = writer_class(str(beside), ARCHITECTURE)
     writer.add_string(f"{ARCHITECTURE}.model_hint", model_hint)
     writer.add_uint32(f"{ARCHITECTURE}.layer_count", max(layers) + 1)
+    _add_notes(writer, notes, found)
     for layer in layers:
         writer.add_tensor(f"direction.{layer}", scaled.directions[layer].numpy())
     writer.write_header_to_file()
@@ -58,6 +66,16 @@ def export_gguf(
     _check(beside, scaled, layers)
     beside.replace(path)
     return notes
+
+
+def _add_notes(writer: Any, notes: tuple[str, ...], found: Fidelity | None) -> None:
+    """Keys of this package, which other readers pass over."""
+    if notes:
+        writer.add_array("alignmend.notes", list(notes))
+    if found is not None:
+        writer.add_float32("alignmend.first_token_kl", found.difference.first_token)
+        writer.add_float32("alignmend.every_token_kl", found.difference.every_token)
+        writer.add_float32("alignmend.effect_first_token_kl", found.effect.first_token)
 
 
 def read_gguf(path: Path) -> dict[int, np.ndarray]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignmend.cli.measuring import Measuring
 from alignmend.cli.options import Subparsers, add_json, command
 from alignmend.errors import OutputError, ParameterError
 
@@ -83,6 +85,7 @@ def _export(parts: Subparsers) -> None:
     _add_additive(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.gguf", help="file to write")
     parser.add_argument("--model-hint", default="", metavar="NAME", help="architecture to note in the file")
+    parser.add_argument("--model", metavar="M", help="folder or hub id: measure what the file's form changes in it")
 
 
 def _bake(parts: Subparsers) -> None:
@@ -96,6 +99,7 @@ def _bake(parts: Subparsers) -> None:
     _add_additive(parser)
     parser.add_argument("--model", required=True, metavar="M", help="folder or hub id of the checkpoint")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    parser.add_argument("--no-check", action="store_true", help="do not load the models and compare their logits")
 
 
 def _add_additive(parser: argparse.ArgumentParser) -> None:
@@ -108,7 +112,18 @@ def _add_additive(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="stand in for the relative form: each direction gets C x the mean activation norm of its layer",
     )
+    parser.add_argument("--gate", action="store_true", help="with --approximate: stand in for the gated form")
+    parser.add_argument(
+        "--free-norm", action="store_true", help="with --approximate: stand in for the form that keeps no norms"
+    )
+    parser.add_argument(
+        "--prompts", metavar="S", help="suite or file to measure on (default: a dozen shipped neutral prompts)"
+    )
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder with local copies of known suites")
+    parser.add_argument("--limit", type=int, default=64, metavar="N", help="prompts of --prompts to use (default: 64)")
+    parser.add_argument("--device", help="to measure on, such as cpu or cuda:0")
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    add_json(parser)
 
 
 def _run_fit(arguments: argparse.Namespace) -> int:
@@ -180,15 +195,20 @@ def _run_export(arguments: argparse.Namespace) -> int:
     from alignmend.activations.gguf import export_gguf
     from alignmend.activations.vector import SteeringVector
 
+    if arguments.approximate and arguments.model is None:
+        raise ParameterError("--approximate needs --model M: the difference from the form asked for is measured in it")
+    vector = SteeringVector.load(arguments.vector)
+    measuring = None if arguments.model is None else Measuring.of(arguments, vector)
     notes = export_gguf(
-        SteeringVector.load(arguments.vector),
+        vector,
         arguments.out,
         coefficient=arguments.coefficient,
         model_hint=arguments.model_hint,
         approximate=arguments.approximate,
         overwrite=arguments.overwrite,
+        measure=None if measuring is None else measuring.of_vector,
     )
-    print("\n".join([f"{arguments.out}: written and read back", *(f"  note  {note}" for note in notes)]))
+    _tell(arguments, "written and read back", notes, measuring)
     return 0
 
 
@@ -196,16 +216,28 @@ def _run_bake(arguments: argparse.Namespace) -> int:
     from alignmend.activations.bake import bake
     from alignmend.activations.vector import SteeringVector
 
+    vector = SteeringVector.load(arguments.vector)
+    measuring = None if arguments.no_check else Measuring.of(arguments, vector)
     notes = bake(
-        SteeringVector.load(arguments.vector),
+        vector,
         arguments.model,
         arguments.out,
         coefficient=arguments.coefficient,
         approximate=arguments.approximate,
         overwrite=arguments.overwrite,
+        measure=None if measuring is None else measuring.of_folder,
     )
-    print("\n".join([f"{arguments.out}: {arguments.model} with biases", *(f"  note  {note}" for note in notes)]))
+    _tell(arguments, f"{arguments.model} with biases", notes, measuring)
     return 0
+
+
+def _tell(arguments: argparse.Namespace, what: str, notes: Sequence[str], measuring: Measuring | None) -> None:
+    found = None if measuring is None else measuring.found
+    if arguments.json:
+        told = {"out": str(arguments.out), "approximate": arguments.approximate, "notes": list(notes)}
+        print(json.dumps({**told, "measured": None if found is None else asdict(found)}))
+    else:
+        print("\n".join([f"{arguments.out}: {what}", *(f"  note  {note}" for note in notes)]))
 
 
 def _document(vector: SteeringVector) -> dict[str, Any]:
