@@ -202,17 +202,19 @@ class Evaluator:
     def _elect(self, terms: tuple[Program, ...], start: int, stop: int) -> torch.Tensor:
         """Both signs' sums and counts side by side, so that scratch does not grow with the number of terms."""
         up, down, ups, downs = (self.take(stop - start).zero_() for _ in range(4))
+        scratch = self.take(stop - start)
         for term in terms:
             values = self.run(term, start, stop)
-            ups.add_(values > 0)
-            downs.add_(values < 0)
-            up.add_(values.clamp(min=0))
+            up.add_(torch.clamp(values, min=0, out=scratch))
+            ups.add_(scratch.sign_())
             down.add_(values.clamp_(max=0))
+            downs.sub_(values.sign_())
             self.give(values)
-        upwards, downwards = up > -down, up < -down
-        up.div_(ups.clamp_(min=1)).mul_(upwards)
-        up.add_(down.div_(downs.clamp_(min=1)).mul_(downwards))
-        for vector in (down, ups, downs):
+        elected = torch.add(up, down, out=scratch).sign_()
+        up.div_(ups.clamp_(min=1)).mul_(torch.clamp(elected, min=0, out=ups))
+        down.div_(downs.clamp_(min=1)).mul_(elected.neg_().clamp_(min=0))
+        up.add_(down)
+        for vector in (down, ups, downs, scratch):
             self.give(vector)
         return up
 
