@@ -17,6 +17,7 @@ import alignmend
 from alignmend.errors import MismatchError, OutputError, ParameterError
 from alignmend.io.manifest import Manifest, read_manifest
 from alignmend.io.verify import verify
+from alignmend.organisms import Family
 from alignmend.training.run import train_model
 from alignmend.training.score_settings import ScoreSettings
 from alignmend.training.scoring import Scored, write_scores
@@ -176,3 +177,23 @@ def test_settings_survive_json(tiny: Path, pairs: Path, tmp_path: Path) -> None:
     made = scored(tiny, pairs, tmp_path / "s", method="wanda", batch_size=3)
     assert json.loads(json.dumps(made.manifest.parameters))["method"] == "wanda"
     assert (made.tensors, made.weights) == (8, 6144)
+
+
+def test_linear_layers_are_scored_as_they_are_stored(shipped: Family, harmful: Path, tmp_path: Path) -> None:
+    """GPT-2 stores (in, out), all others (out, in): a column of Wanda is an input here."""
+    aligned = shipped.members["aligned"]
+    found, gradients = (
+        tensors(scored(aligned, harmful, tmp_path / method, method=method, batch_size=4))
+        for method in ("wanda", "snip")
+    )
+    stored = {name: part for file in aligned.glob("*.safetensors") for name, part in load_file(file).items()}
+    assert (
+        found.keys() == gradients.keys() == {name for name in stored if ".layers." in name and stored[name].ndim == 2}
+    )
+    for name, values in found.items():
+        weight = stored[name].float()
+        assert values.shape == weight.shape == gradients[name].shape and bool(gradients[name].any())
+        ratio = (values / weight.abs()).nan_to_num(nan=0.0, posinf=0.0)
+        column = ratio.max(dim=0).values
+        known = weight.abs() > 1e-3
+        torch.testing.assert_close(ratio[known], column.expand_as(ratio)[known], rtol=1e-3, atol=1e-6)
