@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from alignmend.evaluation.generation import TransformersBackend
 from alignmend.evaluation.judges import get_judge
+from alignmend.evaluation.metrics import by_category, metrics_of
 from alignmend.evaluation.run import evaluate
 from alignmend.evaluation.statistics import Rate, wilson
 from alignmend.evaluation.suites import load_suite
@@ -44,6 +45,10 @@ class Row:
         """Over both suites of harmful requests together."""
         return self._together(("harmful", "harmful_unseen"), "attack_success_rate").value
 
+    def attack_success_on(self, kinds: Sequence[str]) -> Rate:
+        """On harmful requests of some categories together."""
+        return self._together([f"kind {kind}" for kind in kinds], "attack_success_rate")
+
     @property
     def utility(self) -> float:
         """Share of benign and task prompts answered correctly."""
@@ -59,7 +64,7 @@ class Row:
         """Of borderline requests."""
         return self.rate("borderline", "over_refusal_rate").value
 
-    def _together(self, suites: tuple[str, ...], metric: str) -> Rate:
+    def _together(self, suites: Sequence[str], metric: str) -> Rate:
         found = [self.counts[suite][metric] for suite in suites]
         return wilson(sum(count for count, _ in found), sum(total for _, total in found))
 
@@ -83,8 +88,12 @@ def measure(
         steering=steering,
         steering_description="" if steering is None else name,
     )
-    metrics = evaluate(backend, loaded, get_judge("organism")).metrics
-    return {suite: _counts(metrics[suite]) for suite in SUITES}
+    found = evaluate(backend, loaded, get_judge("organism"))
+    kinds = by_category(row for row in found.judgements if row.suite.startswith("harmful"))
+    return {
+        **{suite: _counts(found.metrics[suite]) for suite in SUITES},
+        **{f"kind {name}": _counts(metrics_of(rows)) for name, rows in kinds.items()},
+    }
 
 
 def _counts(metrics: Mapping[str, Rate]) -> dict[str, tuple[int, int]]:
