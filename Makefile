@@ -29,6 +29,7 @@ check: venv
 bench: venv
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.generation
+	$(BIN)/python -m benchmarks.steering
 
 studies: venv
 	$(BIN)/python -m studies
