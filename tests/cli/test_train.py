@@ -79,3 +79,13 @@ def test_the_baselines_of_the_papers_are_objectives_too(
     assert train(inputs, "--objective", "npo", *options, "--beta", "0.2", "--out", tmp_path / "npo") == 0
     kept, npo = (json.loads(line)["parameters"] for line in capsys.readouterr().out.splitlines())
     assert (kept["retain_weight"], kept["retain_pairs"], npo["beta"]) == (0.5, kept["pairs"], 0.2)
+
+
+def test_both_patches_are_whole_checkpoints_too(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(inputs, "--objective", "both", "--full", "--max-steps", "1", "--json", "--out", tmp_path / "two") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    for name in ("ascent", "descent"):
+        assert (tmp_path / "two" / name / "model.safetensors").is_file()
+        assert main(["verify", str(tmp_path / "two" / name)]) == 0
