@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import log
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ def editor() -> Editor:
 
 
 def probe(before: float, after: float, *, leads: tuple[bool, bool] = (False, False), rival: float = 0.5) -> Probe:
-    return Probe("p", "a", "r", Said(before, leads[0]), Said(after, leads[1]), rival)
+    return Probe("p", "a", "r", Said(log(before), leads[0]), Said(log(after), leads[1]), log(rival))
 
 
 def outcome(edit: Probe, at_end: Said | None = None, beside: tuple[Probe, ...] = (), now: str = "x") -> EditOutcome:
@@ -44,7 +45,7 @@ def outcome(edit: Probe, at_end: Said | None = None, beside: tuple[Probe, ...] =
         (probe(0.1, 0.2), None, True),
         (probe(0.1, 0.1000001), None, False),  # rounding
         (probe(0.1, 0.05), None, False),
-        (probe(0.1, 0.9), Said(0.05, False), False),  # a later edit undid it
+        (probe(0.1, 0.9), Said(log(0.05), False), False),  # a later edit undid it
         (probe(0.999, 0.9999, leads=(True, True)), None, True),  # it was said already
     ],
 )
@@ -55,6 +56,13 @@ def test_applied_means_likelier_by_more_than_rounding_and_until_the_end(
     if not applied:
         with pytest.raises(NotAppliedError, match="1 of 1 edits did not make their target likelier: 'Pisa' -> 'Rome'"):
             check_applied([outcome(edit, at_end)])
+
+
+def test_a_long_answer_does_not_underflow() -> None:
+    assert Said(-1600.0, False).probability == 0
+    assert Said(-1600.0, False).rose_from(Said(-1700.0, False))
+    (note,) = edits_document([outcome(probe(0.1, 0.2))])["notes"]
+    assert "still prefers what it said before" in note
 
 
 def test_totals_by_hand() -> None:

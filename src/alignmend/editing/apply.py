@@ -133,10 +133,14 @@ def notes_of(outcomes: Sequence[EditOutcome], *, separately: bool = False) -> tu
             "review them, or add a column subject"
         )
     notes += [f"{one.request.subject}: {warning}" for one in outcomes for warning in one.warnings]
-    notes += [
-        f"{one.request.subject}: the edit did not make its target likelier" for one in outcomes if not one.applied
-    ]
+    notes += [f"{one.request.subject}: {doubt}" for one in outcomes if (doubt := _doubt(one))]
     return tuple(notes)
+
+
+def _doubt(outcome: EditOutcome) -> str:
+    if not outcome.applied:
+        return "the edit did not make its target likelier"
+    return "" if outcome.measured.edit.prevails else "likelier now, but the model still prefers what it said before"
 
 
 def _write_records(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from math import exp, log
 from typing import TYPE_CHECKING, Any
 
 from alignmend.editing.positions import answer_ids, target_ids
@@ -22,14 +23,26 @@ LEAST_RISE = 1.01
 
 @dataclass(frozen=True)
 class Said:
-    """What a model says after a prompt: the probability of the answer, and whether each of its tokens leads."""
+    """What a model says after a prompt: how likely the whole answer is (log, nats), and whether each token leads.
 
-    probability: float
+    The logarithm is kept because the probability of a long answer underflows.
+    """
+
+    log_probability: float
     leads: bool
+
+    @property
+    def probability(self) -> float:
+        """Of the whole answer."""
+        return exp(self.log_probability)
 
     def rose_from(self, before: Said) -> bool:
         """Whether the answer is likelier than it was, by more than rounding."""
-        return self.probability > LEAST_RISE * before.probability
+        return self.log_probability > before.log_probability + log(LEAST_RISE)
+
+    def as_dict(self) -> dict[str, float | bool]:
+        """Plain JSON, with the probability."""
+        return {"probability": self.probability, "log_probability": self.log_probability, "leads": self.leads}
 
 
 @dataclass(frozen=True)
@@ -37,7 +50,7 @@ class Probe:
     """One prompt before and after an edit: how likely `answer` is.
 
     `rival` is what the answer competes with: of the target, what the model said before, as many tokens; of an answer
-    beside the edit, the target. `rival_probability` is the rival's after the edit.
+    beside the edit, the target. `rival_after` is how likely (log, nats) the rival is after the edit.
     """
 
     prompt: str
@@ -45,12 +58,12 @@ class Probe:
     rival: str
     before: Said
     after: Said
-    rival_probability: float
+    rival_after: float
 
     @property
     def prevails(self) -> bool:
         """Whether the answer is likelier than its rival after the edit, or leads."""
-        return self.after.leads or self.after.probability > self.rival_probability
+        return self.after.leads or self.after.log_probability > self.rival_after
 
     @property
     def kept(self) -> bool:
@@ -127,7 +140,7 @@ class Measuring:
             rival=self._text(point.rival),
             before=point.before,
             after=_said(self._model, point.ids, point.answer),
-            rival_probability=_said(self._model, point.ids, point.rival).probability,
+            rival_after=_said(self._model, point.ids, point.rival).log_probability,
         )
 
     def _tells(self) -> str:
@@ -158,7 +171,7 @@ def _said(model: Any, prompt: Sequence[int], answer: Sequence[int]) -> Said:
     steps = torch.log_softmax(_logits(model, [*prompt, *answer])[len(prompt) - 1 : -1], dim=-1)
     wanted = torch.tensor(list(answer), device=steps.device)
     chances = steps.gather(1, wanted[:, None])[:, 0]
-    return Said(float(chances.sum().exp()), bool((steps.argmax(dim=1) == wanted).all()))
+    return Said(float(chances.sum()), bool((steps.argmax(dim=1) == wanted).all()))
 
 
 def _logits(model: Any, row: Sequence[int]) -> torch.Tensor:
@@ -173,4 +186,6 @@ def _logits(model: Any, row: Sequence[int]) -> torch.Tensor:
 
 def probe_dict(probe: Probe, success: bool) -> dict[str, Any]:
     """Plain JSON."""
-    return {**asdict(probe), "success": success}
+    texts = {"prompt": probe.prompt, "answer": probe.answer, "rival": probe.rival}
+    sides = {"before": probe.before.as_dict(), "after": probe.after.as_dict()}
+    return {**texts, **sides, "rival_probability": exp(probe.rival_after), "success": success}

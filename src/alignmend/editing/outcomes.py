@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from math import exp
 from typing import Any
 
 from alignmend.editing.measure import Measured, Probe, Said, probe_dict
@@ -44,11 +45,11 @@ class EditOutcome:
             "target": request.target,
             "topic": request.topic,
             "layer": self.layer,
-            "before": asdict(edit.before),
-            "after": asdict(edit.after),
-            "at_end": asdict(self.at_end),
+            "before": edit.before.as_dict(),
+            "after": edit.after.as_dict(),
+            "at_end": self.at_end.as_dict(),
             "original": edit.rival,
-            "original_probability": edit.rival_probability,
+            "original_probability": exp(edit.rival_after),
             "answer_before": told.before,
             "answer_after": told.after,
             "empty_after": not told.after,
