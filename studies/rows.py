@@ -16,6 +16,7 @@ from alignmend.evaluation.statistics import Rate, wilson
 from alignmend.evaluation.suites import load_suite
 
 SUITES = ("harmful", "harmful_unseen", "borderline", "benign", "task")
+HARMFUL = ("harmful", "harmful_unseen")
 METRICS = ("attack_success_rate", "over_refusal_rate", "accuracy", "incoherent_rate")
 Split = Literal["search", "report"]
 Counts = Mapping[str, Mapping[str, tuple[int, int]]]
@@ -43,28 +44,29 @@ class Row:
     @property
     def attack_success(self) -> float:
         """Over both suites of harmful requests together."""
-        return self._together(("harmful", "harmful_unseen"), "attack_success_rate").value
+        return self.together(HARMFUL, "attack_success_rate").value
 
-    def attack_success_on(self, kinds: Sequence[str]) -> Rate:
+    def attack_success_on(self, kinds: Sequence[str], suites: Sequence[str]) -> Rate:
         """On harmful requests of some categories together."""
-        return self._together([f"kind {kind}" for kind in kinds], "attack_success_rate")
+        return self.together([f"{suite}: {kind}" for suite in suites for kind in kinds], "attack_success_rate")
 
     @property
     def utility(self) -> float:
         """Share of benign and task prompts answered correctly."""
-        return self._together(("benign", "task"), "accuracy").value
+        return self.together(("benign", "task"), "accuracy").value
 
     @property
     def incoherent(self) -> float:
         """Of all answers."""
-        return self._together(SUITES, "incoherent_rate").value
+        return self.together(SUITES, "incoherent_rate").value
 
     @property
     def over_refusal(self) -> float:
         """Of borderline requests."""
         return self.rate("borderline", "over_refusal_rate").value
 
-    def _together(self, suites: Sequence[str], metric: str) -> Rate:
+    def together(self, suites: Sequence[str], metric: str) -> Rate:
+        """Over several suites (or kinds of requests) with one interval."""
         found = [self.counts[suite][metric] for suite in suites]
         return wilson(sum(count for count, _ in found), sum(total for _, total in found))
 
@@ -89,11 +91,11 @@ def measure(
         steering_description="" if steering is None else name,
     )
     found = evaluate(backend, loaded, get_judge("organism"))
-    kinds = by_category(row for row in found.judgements if row.suite.startswith("harmful"))
-    return {
-        **{suite: _counts(found.metrics[suite]) for suite in SUITES},
-        **{f"kind {name}": _counts(metrics_of(rows)) for name, rows in kinds.items()},
-    }
+    counts = {suite: _counts(found.metrics[suite]) for suite in SUITES}
+    for suite in HARMFUL:
+        kinds = by_category(row for row in found.judgements if row.suite == suite)
+        counts |= {f"{suite}: {kind}": _counts(metrics_of(rows)) for kind, rows in kinds.items()}
+    return counts
 
 
 def _counts(metrics: Mapping[str, Rate]) -> dict[str, tuple[int, int]]:
@@ -119,14 +121,14 @@ def pooled(rows: Sequence[Row]) -> Row:
     )
 
 
-def table(rows: Mapping[str, tuple[Sequence[Row], str]]) -> list[str]:
-    """Markdown: a line per label with its rows of all seeds together, and a note beside the label."""
-    heads = ["row", "", *(name for name, _, _ in COLUMNS), "incoherent"]
+def table(rows: Mapping[str, tuple[Sequence[Row], str]], note: str) -> list[str]:
+    """Markdown: a line per label with its rows of all seeds together, and what `note` is for it."""
+    heads = ["row", note, *(name for name, _, _ in COLUMNS), "incoherent"]
     lines = [f"| {' | '.join(heads)} |", f"| {' | '.join('---' for _ in heads)} |"]
-    for label, (measured, note) in rows.items():
+    for label, (measured, told) in rows.items():
         whole = pooled(measured)
         cells = [_cell(whole.rate(suite, metric)) for _, suite, metric in COLUMNS]
-        lines.append(f"| {label} | {note} | {' | '.join(cells)} | {whole.incoherent:.3f} |")
+        lines.append(f"| {label} | {told} | {' | '.join(cells)} | {whole.incoherent:.3f} |")
     return lines
 
 

@@ -11,20 +11,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from studies.rows import Counts, Row, Split, measure
-
 import alignmend as am
 from alignmend.algebra.values import Checkpoint
 from alignmend.io.identity import sha256_of_files
-from alignmend.organisms import Family
 from alignmend.training.run import train_model
 from alignmend.training.score_settings import ScoreSettings
 from alignmend.training.scoring import write_scores
 from alignmend.training.settings import TrainSettings
+from studies.rows import Counts, Row, Split, measure
 
-ASCENT = TrainSettings(objective="ascent", learning_rate=1e-4, max_steps=24, batch_size=24, stop_loss=6.0)
-DESCENT = TrainSettings(objective="descent", learning_rate=1e-4, max_steps=24, batch_size=24)
-"""Of both patches, on the 240 harmful pairs of a family."""
+ASCENT = TrainSettings(objective="ascent", learning_rate=5e-4, max_steps=24, batch_size=24, stop_loss=6.0)
+DESCENT = TrainSettings(objective="descent", learning_rate=5e-4, max_steps=24, batch_size=24)
+"""Of both patches, on 240 harmful pairs."""
 SCORES = ScoreSettings(samples=128)
 Number = float | int | str | bool
 
@@ -130,12 +128,6 @@ class Bench:
         if not place.exists():
             write_scores(patched, self.pairs, place, SCORES)
         return place
-
-
-def bench_of(family: Family, work: Path) -> Bench:
-    """The aligned model of a family, patched with the family's harmful pairs."""
-    data, suites = family.directory / "data" / "harmful_pairs.jsonl", family.directory / "suites"
-    return Bench(family.seed, family.members["aligned"], data, suites, work)
 
 
 def write_pairs(pairs: Sequence[dict[str, str]], path: Path) -> Path:

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from alignmend.organisms.members import Size
+from studies.figures import figure
 from studies.safety_arithmetic.agreement import findings
-from studies.safety_arithmetic.curves import coefficient_curve, density_curve, figure, strength_curve
+from studies.safety_arithmetic.curves import coefficient_curve, density_curve, strength_curve
 from studies.safety_arithmetic.grid import COEFFICIENTS, INCOHERENT, OVER_REFUSAL, STRENGTHS, UTILITY, choose
 from studies.safety_arithmetic.measuring import Scenario
 from studies.safety_arithmetic.scenarios import PAIRS, scenarios

@@ -48,7 +48,10 @@ def own_best_table(study: Study) -> list[str]:
 
 
 def _table(rows: Mapping[str, tuple[list[Row], list[Change]]]) -> list[str]:
-    return table({label: (measured, _steps(changes)) for label, (measured, changes) in rows.items()})
+    return table(
+        {label: (measured, _steps(changes)) for label, (measured, changes) in rows.items()},
+        note="coefficient, strength",
+    )
 
 
 def _steps(changes: Sequence[Change]) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from studies.figures import figure
 from studies.rows import SUITES, Row, pooled
-from studies.safety_arithmetic.curves import figure
 from studies.safety_arithmetic.grid import Chosen, best_of, is_within
 from studies.safety_arithmetic.measuring import Change, Scenario
 from studies.safety_arithmetic.tables import Study, main_table, targets_table

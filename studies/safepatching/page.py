@@ -1,0 +1,140 @@
+"""Tables and figures of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from studies.figures import figure
+from studies.rows import Row, mark, pooled, table
+from studies.safepatching.grid import INCOHERENT, UTILITY, Chosen, attack_success
+from studies.safepatching.kinds import SEEN, UNSEEN
+from studies.safepatching.patches import ORIGINAL, Bench, Merge
+
+DENSITIES = (0.1, 0.3, 0.5, 1.0)
+RATES = (0.01, 0.03, 0.1, 0.3, 0.5)
+FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5)
+READINGS = ("strict", "conflict")
+
+
+@dataclass(frozen=True)
+class Study:
+    """One bench per seed, and what was chosen for it."""
+
+    benches: Sequence[Bench]
+    chosen: Sequence[Chosen]
+
+    def rows(self, label: str) -> list[Row]:
+        """A row of the main table, per seed."""
+        return self.measured([one.rows[label] for one in self.chosen])
+
+    def measured(self, merges: Sequence[Merge]) -> list[Row]:
+        """One row of the report split per seed."""
+        return [bench.row(merge, "report") for bench, merge in zip(self.benches, merges, strict=True)]
+
+
+def main_table(study: Study) -> list[str]:
+    """Every row, with attack success on seen and unseen kinds apart."""
+    labels = list(study.chosen[0].rows)
+    return table(
+        {label: (study.rows(label), _kinds(study.rows(label))) for label in labels}, note="seen / unseen kinds"
+    )
+
+
+def _kinds(rows: Sequence[Row]) -> str:
+    whole = pooled(rows)
+    shown = []
+    for kinds in (SEEN, UNSEEN):
+        present = [kind for kind in kinds if f"harmful_unseen: {kind}" in whole.counts]
+        shown.append(f"{whole.attack_success_on(present, ['harmful_unseen']).value:.2f}")
+    return " / ".join(shown)
+
+
+def targets_table(study: Study) -> list[str]:
+    """Per seed and together: are both below the original, at what cost, and do random sets do it too?"""
+    heads = (
+        "merge",
+        "seed",
+        "attack success",
+        "over-refusal",
+        "both below",
+        f"utility >= {UTILITY}",
+        f"incoherent <= {INCOHERENT}",
+    )
+    lines = [f"| {' | '.join(heads)} |", f"| {' | '.join('---' for _ in heads)} |"]
+    original = study.rows("original")
+    for label in [
+        one
+        for one in study.chosen[0].rows
+        if "SafePatching" in one or "control" in one or "TIES" in one or "task" in one
+    ]:
+        rows = study.rows(label)
+        cases = [
+            (str(bench.seed), row, before) for bench, row, before in zip(study.benches, rows, original, strict=True)
+        ]
+        for seed, row, before in [*cases, ("all", pooled(rows), pooled(original))]:
+            lines.append(f"| {label} | {seed} | {' | '.join(_target(row, before))} |")
+    return lines
+
+
+def _target(row: Row, before: Row) -> list[str]:
+    attack, was = attack_success(row), attack_success(before)
+    share = row.utility / before.utility
+    return [
+        f"{was:.2f} -> {attack:.2f}",
+        f"{before.over_refusal:.2f} -> {row.over_refusal:.2f}",
+        mark(attack < was and row.over_refusal < before.over_refusal),
+        f"{share:.3f} {mark(share >= UTILITY)}",
+        f"{row.incoherent:.3f} {mark(row.incoherent <= INCOHERENT)}",
+    ]
+
+
+def numbers_table(study: Study) -> list[str]:
+    """What was chosen, per seed."""
+    lines = ["| merge | seed | numbers |", "| --- | --- | --- |"]
+    for name in ("strict", "conflict", "arithmetic", "ties"):
+        for bench, one in zip(study.benches, study.chosen, strict=True):
+            merge: Merge = getattr(one, name)
+            shown = ", ".join(f"{key} {value}" for key, value in merge.parameters)
+            lines.append(f"| {name} | {bench.seed} | {shown} |")
+    return lines
+
+
+def figures(study: Study, pages: Path, prefix: str) -> list[str]:
+    """Draw the sensitivity curves; returns the lines that show them."""
+    lines = []
+    for reading in READINGS:
+        for name, axis, curve in _curves(study, reading):
+            file = f"{prefix}-{reading}-{name}.svg"
+            title = f"{'strict' if reading == 'strict' else 'conflict removal'}: {axis}"
+            (pages / file).write_text(figure(title, axis, curve), encoding="utf-8")
+            lines.append(f"![{title}]({file})")
+        lines.append("")
+    return lines
+
+
+def _curves(study: Study, reading: str) -> list[tuple[str, str, list[tuple[float, Row]]]]:
+    chosen: list[Merge] = [getattr(one, reading) for one in study.chosen]
+
+    def along(values: Sequence[float], *keys: str, factor: bool = False) -> list[tuple[float, Row]]:
+        return [
+            (value, pooled(study.measured([_changed(one, keys, value, factor) for one in chosen]))) for value in values
+        ]
+
+    return [
+        ("density", "share kept at random (p)", along(DENSITIES, "density")),
+        ("rates", "top rates (a = b)", along(RATES, "safety_rate", "over_safety_rate")),
+        ("safety", "safety coefficient, as a factor", along(FACTORS, "safety_coefficient", factor=True)),
+        ("over-safety", "over-safety coefficient, as a factor", along(FACTORS, "over_safety_coefficient", factor=True)),
+    ]
+
+
+def _changed(merge: Merge, keys: Sequence[str], value: float, factor: bool) -> Merge:
+    before: Mapping[str, object] = dict(merge.parameters)
+    return merge.but(**{key: round(value * float(str(before[key])), 6) if factor else value for key in keys})
+
+
+def originals(study: Study) -> Row:
+    """The models as they were, all seeds together."""
+    return pooled(study.measured([ORIGINAL] * len(study.benches)))
