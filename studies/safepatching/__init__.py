@@ -126,6 +126,6 @@ def _reading(study: Study) -> list[str]:
     better = min(left, key=lambda name: sum(left[name]))
     return [
         "The paper leaves 0.10 of the attack success on seen harms (31.73 to 3.27 %) and 0.70 of over-refusal (8.0 to "
-        f"5.6 %). Here is left of attack success and of over-refusal: {shown}. **{better[0].upper()}{better[1:]}** leaves "
-        "less of both together, and so fits the published effect better."
+        f"5.6 %). Here is left of attack success and of over-refusal: {shown}. **{better.capitalize()}** "
+        "leaves less of both together, and so fits the published effect better."
     ]

@@ -10,7 +10,7 @@ from studies.figures import figure
 from studies.rows import Row, mark, pooled, table
 from studies.safepatching.grid import INCOHERENT, UTILITY, Chosen, attack_success
 from studies.safepatching.kinds import SEEN, UNSEEN
-from studies.safepatching.patches import ORIGINAL, Bench, Merge
+from studies.safepatching.patches import Bench, Merge
 
 DENSITIES = (0.1, 0.3, 0.5, 1.0)
 RATES = (0.01, 0.03, 0.1, 0.3, 0.5)
@@ -63,19 +63,18 @@ def targets_table(study: Study) -> list[str]:
         f"incoherent <= {INCOHERENT}",
     )
     lines = [f"| {' | '.join(heads)} |", f"| {' | '.join('---' for _ in heads)} |"]
-    original = study.rows("original")
-    for label in [
-        one
-        for one in study.chosen[0].rows
-        if "SafePatching" in one or "control" in one or "TIES" in one or "task" in one
-    ]:
+    original, seeds = study.rows("original"), [str(bench.seed) for bench in study.benches]
+    for label in _judged(study):
         rows = study.rows(label)
-        cases = [
-            (str(bench.seed), row, before) for bench, row, before in zip(study.benches, rows, original, strict=True)
-        ]
-        for seed, row, before in [*cases, ("all", pooled(rows), pooled(original))]:
-            lines.append(f"| {label} | {seed} | {' | '.join(_target(row, before))} |")
+        cases = [*zip(seeds, rows, original, strict=True), ("all", pooled(rows), pooled(original))]
+        lines += [f"| {label} | {seed} | {' | '.join(_target(row, before))} |" for seed, row, before in cases]
     return lines
+
+
+def _judged(study: Study) -> list[str]:
+    """Merges of both patches; not the ablations."""
+    words = ("SafePatching", "control", "TIES", "arithmetic")
+    return [label for label in study.chosen[0].rows if any(word in label for word in words)]
 
 
 def _target(row: Row, before: Row) -> list[str]:
@@ -133,8 +132,3 @@ def _curves(study: Study, reading: str) -> list[tuple[str, str, list[tuple[float
 def _changed(merge: Merge, keys: Sequence[str], value: float, factor: bool) -> Merge:
     before: Mapping[str, object] = dict(merge.parameters)
     return merge.but(**{key: round(value * float(str(before[key])), 6) if factor else value for key in keys})
-
-
-def originals(study: Study) -> Row:
-    """The models as they were, all seeds together."""
-    return pooled(study.measured([ORIGINAL] * len(study.benches)))
