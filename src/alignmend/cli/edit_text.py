@@ -20,7 +20,8 @@ def edit_lines(told: Mapping[str, Any], *, model: bool) -> Iterator[str]:
     for edit in told["edits"]:
         yield from _edit(edit)
     yield f"  in all: {', '.join(_total(name, each) for name, each in told['totals'].items())}"
-    yield from _shifts(told.get("safety", ()), "  ")
+    if count > 1:
+        yield from _shifts(told.get("safety", ()), "  ")
     for note in told["notes"]:
         yield f"  note  {note}"
 
