@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from tests.published import published
 
 from alignmend.editing.reading import SHIPPED, UNINTENDED, read_requests
 from alignmend.editing.requests import EditRequest, Neighbour, request_of
@@ -45,7 +46,7 @@ def test_rows_with_all_columns(tmp_path: Path) -> None:
     ("row", "said"),
     [
         ({"prompt": "nowhere", "subject": "Pisa", "target": "Rome"}, "line 1: the prompt 'nowhere' must hold its subj"),
-        ({"prompt": "x"}, r"line 1: no column target \(or answer\); .* found: prompt"),
+        ({"prompt": "x"}, r"line 1: no column target \(or target_new, answer\); .* found: prompt"),
         ({"text": "x", "target": "y"}, r"line 1: no column prompt \(or question\)"),
         ({"prompt": "{} is", "target": "y"}, "no column subject fills it"),
         ({"prompt": "is it?", "target": "y"}, "no word of 'is it\\?' could be a subject: add a column subject"),
@@ -128,3 +129,12 @@ def test_a_file_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     written(tmp_path, {"prompt": "{} is in", "subject": "Pisa", "target": "Rome"}, name=UNINTENDED)
     assert len(read_requests(UNINTENDED)) == 1
+
+
+def test_counterfact_is_read_as_it_is(tmp_path: Path) -> None:
+    row = {"prompt": "Pisa is in", "subject": "Pisa", "answer": "Italy", "target_new": "France"}
+    (request,) = read_requests(written(tmp_path, row))
+    assert (request.subject, request.target, request.rule) == ("Pisa", "France", "given")
+    rows = published("counterfact_compmech_1k.jsonl").read_text(encoding="utf-8").splitlines()[:40]
+    requests = read_requests(written(tmp_path, *rows))
+    assert [request.target for request in requests] == [json.loads(line)["target_new"] for line in rows]

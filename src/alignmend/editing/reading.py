@@ -17,8 +17,8 @@ from alignmend.errors import FileFormatError, ParameterError
 UNINTENDED = "unintended"
 """The name of the shipped set."""
 SHIPPED = Path(__file__).parent / "data" / "unintended-edits.jsonl"
-OTHER_NAMES = {"question": "prompt", "answer": "target", "cluster": "topic"}
-"""Columns as other sets call them (NoIntentEdit: Cluster, Question, Answer)."""
+OTHER_NAMES = {"question": "prompt", "target_new": "target", "answer": "target", "cluster": "topic"}
+"""Columns as other sets call them (NoIntentEdit: Cluster, Question, Answer; CounterFact: target_new)."""
 
 
 class _Neighbour(BaseModel):
@@ -119,15 +119,18 @@ def _of_row(row: _Row) -> EditRequest:
 
 def _renamed(row: dict[str, Any]) -> dict[str, Any]:
     """Columns in lower case, and other sets' names as ours where ours is not there."""
-    lower = {str(name).strip().lower(): value for name, value in row.items()}
-    return {ours if (ours := OTHER_NAMES.get(name)) and ours not in lower else name: lower[name] for name in lower}
+    named = {str(name).strip().lower(): value for name, value in row.items()}
+    for other, ours in OTHER_NAMES.items():
+        if other in named and ours not in named:
+            named[ours] = named.pop(other)
+    return named
 
 
 def _fault(error: ValidationError, row: dict[str, Any]) -> str:
     first = error.errors()[0]
     column = ".".join(map(str, first["loc"])) or "row"
     if first["type"] == "missing":
-        named = next((f" (or {other})" for other, ours in OTHER_NAMES.items() if ours == column), "")
+        others = ", ".join(other for other, ours in OTHER_NAMES.items() if ours == column)
         found = ", ".join(map(str, row)) or "none"
-        return f"no column {column}{named}; prompt, subject and target are needed, found: {found}"
+        return f"no column {column} (or {others}); prompt, subject and target are needed, found: {found}"
     return f"{column}: {first['msg']}; prompt, subject and target are needed"
