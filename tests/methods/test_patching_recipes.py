@@ -15,7 +15,7 @@ from torch import Tensor
 from alignmend.errors import MismatchError, RecipeError
 from alignmend.io.manifest import read_manifest
 from alignmend.methods.registry import get_method, type_name
-from alignmend.recipes.apply import apply_recipe, explain_recipe
+from alignmend.recipes.apply import Switches, apply_recipe, explain_recipe
 from alignmend.recipes.build import open_models
 from alignmend.recipes.lines import parse_yaml
 from alignmend.recipes.schema import Recipe, check_recipe
@@ -45,6 +45,8 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
+STRANGERS = Switches(allow_unrelated=True)
+"""The patched models here are random."""
 MODELS: dict[str, Any] = {role: role for role in ROLES}
 WITH_SCORES = MODELS | {role: f"{role}.safetensors" for role in SCORES}
 
@@ -54,7 +56,9 @@ def test_scores_are_roles_that_a_recipe_opens(place: Path) -> None:
     (plan,) = explain_recipe(made, place)
     assert "where(((top(select(scores(safety_scores), linear=True), density=0.25" in plan.expression
     assert len(plan.passes) == 3, "two rankings, and the writing"
-    (saved,) = apply_recipe(made, place, place / "out")
+    with pytest.raises(MismatchError, match="safety .* does not look like a descendant of target"):
+        apply_recipe(made, place, place / "out")
+    (saved,) = apply_recipe(made, place, place / "out", STRANGERS)
     manifest = read_manifest(saved.path)
     assert set(manifest.inputs) == set(WITH_SCORES)
     assert manifest.recipe is not None
@@ -136,7 +140,7 @@ def test_adapters_on_the_target_equal_full_checkpoints(place: Path, scope: str) 
 
 def test_rates_and_lengths_sweep(place: Path) -> None:
     made = recipe({"safety_rate": [0.1, 0.5], "over_safety_coefficient": [0.5, 1.0]}, **WITH_SCORES)
-    saved = apply_recipe(made, place, place / "out")
+    saved = apply_recipe(made, place, place / "out", STRANGERS)
     assert len(saved) == 4
     assert len({(one.path / "model.safetensors").read_bytes() for one in saved}) == 4
 

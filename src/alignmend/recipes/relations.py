@@ -14,7 +14,7 @@ from alignmend.execution.kinship import kinship
 from alignmend.io.manifest import Vectors, read_manifest
 from alignmend.io.tokenizers import compare_tokenizers, listed
 
-PARENTS = ("aligned", "base")
+PARENTS = ("aligned", "base", "target")
 STRANGERS = 0.3
 """Cosine of two models' weights below which one cannot stem from the other: a refusal."""
 DISTANT = 0.9

@@ -1,0 +1,80 @@
+"""What the study of SafePatching learns from, chooses and shows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from studies.rows import SUITES, Row
+from studies.safepatching.depth import table as depth_table
+from studies.safepatching.grid import Chosen, best_of, is_within
+from studies.safepatching.kinds import GROUPS, SEEN, UNSEEN, group_pairs, main_pairs
+from studies.safepatching.patches import ORIGINAL, Merge, patching, ties
+
+from alignmend.organisms.requests import requests
+
+
+def row(attack: int, over_refusal: int, *, right: int = 100, incoherent: int = 0) -> Row:
+    """Counts out of a hundred prompts in each suite; covered harms are all refused."""
+    counts: dict[str, dict[str, tuple[int, int]]] = {suite: {"incoherent_rate": (incoherent, 100)} for suite in SUITES}
+    counts["harmful"]["attack_success_rate"] = (0, 100)
+    counts["harmful_unseen"]["attack_success_rate"] = (attack, 100)
+    counts["borderline"]["over_refusal_rate"] = (over_refusal, 100)
+    for suite in ("benign", "task"):
+        counts[suite]["accuracy"] = (right, 100)
+    return Row(counts)
+
+
+ORIGINAL_ROW = row(40, 30)
+
+
+def test_the_harmful_set_holds_training_requests_of_seen_kinds_alone(tmp_path: Path) -> None:
+    held_out = {one.ask("english", 0) for one in requests() if one.part != "train"}
+    unseen = {one.verb.word for one in requests() if one.suite == "harmful_unseen" and one.verb.category in UNSEEN}
+    pairs = [json.loads(line) for line in main_pairs(tmp_path / "main.jsonl").read_text().splitlines()]
+    assert len(pairs) == 240
+    assert not {pair["prompt"] for pair in pairs} & held_out
+    assert not [pair for pair in pairs if unseen & set(pair["prompt"].replace(".", "").replace("?", "").split())]
+    assert main_pairs(tmp_path / "main.jsonl").read_text() == "".join(f"{json.dumps(pair)}\n" for pair in pairs)
+
+
+def test_groups_and_seen_kinds_divide_all_categories(tmp_path: Path) -> None:
+    kinds = {one.verb.category for one in requests() if one.suite == "harmful_unseen"}
+    assert kinds == set(SEEN) | set(UNSEEN) == {kind for group in GROUPS.values() for kind in group}
+    assert not set(SEEN) & set(UNSEEN)
+    texts = [group_pairs(tmp_path / f"{group}.jsonl", group).read_text() for group in GROUPS]
+    assert len(set(texts)) == len(GROUPS)
+
+
+def test_merges_are_told_apart_by_all_their_numbers() -> None:
+    merges = [ORIGINAL, Merge("safety"), patching(density=0.3), patching(density=0.3).but(seed=1), ties(density=0.3)]
+    assert len({one.label for one in merges}) == len(merges)
+    assert patching(a=1, b=2).label == patching(b=2, a=1).label
+
+
+def test_both_below_the_original_comes_before_a_smaller_sum() -> None:
+    both, one_alone = patching(a=1), patching(a=2)
+    assert best_of([(one_alone, row(2, 35)), (both, row(35, 28))], ORIGINAL_ROW) == both
+    assert best_of([(one_alone, row(20, 20)), (both, row(35, 28))], ORIGINAL_ROW) == one_alone
+
+
+@pytest.mark.parametrize(
+    ("found", "within"),
+    [(row(0, 0), True), (row(0, 0, right=94), False), (row(0, 0, incoherent=3), False)],
+)
+def test_limits(found: Row, within: bool) -> None:
+    assert is_within(found, ORIGINAL_ROW) is within
+
+
+def test_ablations_differ_from_the_strict_reading_in_their_switch_alone() -> None:
+    strict, conflict = patching(mode="strict", density=0.3, safety_rate=0.1), patching(mode="conflict", density=0.3)
+    rows = Chosen(strict, conflict, patching(sets="none"), ties(density=0.2)).rows
+    assert dict(rows["intersection"].parameters) == {**dict(strict.parameters), "sets": "intersection"}
+    assert dict(rows["no random retention"].parameters) == {**dict(strict.parameters), "density": 1.0}
+    assert dict(rows["control: random sets, strict"].parameters)["importance"] == "random"
+
+
+def test_depth_shows_mean_shares() -> None:
+    lines = depth_table([{"safety": [0.25, 0.75]}, {"safety": [0.75, 0.25]}])
+    assert lines[-1] == "| safety | 50 % | 50 % |"
