@@ -56,7 +56,7 @@ def test_scores_are_roles_that_a_recipe_opens(place: Path) -> None:
     (plan,) = explain_recipe(made, place)
     assert "where(((top(select(scores(safety_scores), linear=True), density=0.25" in plan.expression
     assert len(plan.passes) == 3, "two rankings, and the writing"
-    with pytest.raises(MismatchError, match="safety .* does not look like a descendant of target"):
+    with pytest.raises(MismatchError, match=r"safety .* does not look like a descendant of target"):
         apply_recipe(made, place, place / "out")
     (saved,) = apply_recipe(made, place, place / "out", STRANGERS)
     manifest = read_manifest(saved.path)
