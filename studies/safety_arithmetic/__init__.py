@@ -14,7 +14,7 @@ from studies.safety_arithmetic.curves import coefficient_curve, density_curve, s
 from studies.safety_arithmetic.grid import COEFFICIENTS, INCOHERENT, OVER_REFUSAL, STRENGTHS, UTILITY, choose
 from studies.safety_arithmetic.measuring import Scenario
 from studies.safety_arithmetic.scenarios import PAIRS, scenarios
-from studies.safety_arithmetic.tables import Study, main_table, own_best_table, targets_table
+from studies.safety_arithmetic.tables import Study, main_table, own_best_table, targets_table, unclear
 
 NAME = "safety-arithmetic"
 
@@ -54,7 +54,7 @@ def run(work: Path, *, seeds: Iterable[int], size: Size, pages: Path) -> str:
     """Measure everything, draw the figures into `pages`; returns the page."""
     studies = _measured(work / NAME, list(seeds), size)
     figures = _figures(studies, pages)
-    lines = [_opening(size, len(studies[0].scenarios)), *targets_table(studies)]
+    lines = [_opening(size, len(studies[0].scenarios)), *targets_table(studies), *_caution(studies)]
     for study in studies:
         lines += ["", f"## {study.name[0].upper()}{study.name[1:]}", "", *_area(study), *main_table(study)]
     lines.append(_ROWS)
@@ -63,6 +63,17 @@ def run(work: Path, *, seeds: Iterable[int], size: Size, pages: Path) -> str:
     lines += ["", "## Curves", "", *figures, _AGREEMENT]
     lines += [f"| {one.paper} | {one.here} | {'yes' if one.agrees else '**no**'} |" for one in findings(studies)]
     return "\n".join([*lines, ""])
+
+
+def _caution(studies: list[Study]) -> list[str]:
+    names = unclear(studies)
+    if not names:
+        return []
+    return [
+        "",
+        "Small differences are not proven: with all seeds together, the intervals of Safety Arithmetic and of the "
+        f"better of its parts overlap on {', '.join(names)}.",
+    ]
 
 
 def _opening(size: Size, count: int) -> str:

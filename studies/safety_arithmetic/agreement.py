@@ -9,6 +9,9 @@ from studies.rows import Row, pooled
 from studies.safety_arithmetic.curves import density_curve
 from studies.safety_arithmetic.tables import WHOLE, Study
 
+CLEAR = 0.01
+"""A smaller change of a rate is none."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -25,6 +28,7 @@ def findings(studies: Sequence[Study]) -> Iterator[Finding]:
         rows = {label: pooled(found) for label, found in study.rows().items()}
         yield _lowest(study.name, rows)
         yield _trimmed(study.name, rows)
+    yield _coefficients(studies)
     yield _density(studies)
     yield _weak_vector(studies)
 
@@ -49,14 +53,24 @@ def _trimmed(name: str, rows: dict[str, Row]) -> Finding:
     )
 
 
+def _coefficients(studies: Sequence[Study]) -> Finding:
+    chosen = [one.coefficient for study in studies if study.name.startswith("fine-tuned") for one in study.chosen]
+    return Finding(
+        "at density 0.10 a fine-tuned model needs a coefficient of 2 to 3",
+        f"{min(chosen):g} to {max(chosen):g} were chosen; it depends on how long the harm model was trained",
+        min(chosen) >= 2,
+    )
+
+
 def _density(studies: Sequence[Study]) -> Finding:
-    curve = density_curve(studies[0])
+    study = next(one for one in studies if one.name.startswith("fine-tuned"))
+    curve = density_curve(study)
     first, last = curve[0][1], curve[-1][1]
     return Finding(
         "a higher density lowers attack success and utility",
-        f"from density 0 to {curve[-1][0]:g} on {studies[0].name}: attack success {first.attack_success:.2f} to "
+        f"from density 0 to {curve[-1][0]:g} on {study.name}: attack success {first.attack_success:.2f} to "
         f"{last.attack_success:.2f}, utility {first.utility:.2f} to {last.utility:.2f}",
-        last.attack_success < first.attack_success and last.utility < first.utility,
+        last.attack_success < first.attack_success - CLEAR and last.utility < first.utility - CLEAR,
     )
 
 

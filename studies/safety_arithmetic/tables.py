@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from studies.rows import Row, mark, pooled, table
+from studies.rows import HARMFUL, Row, mark, pooled, table
 from studies.safety_arithmetic.grid import INCOHERENT, UTILITY, Chosen
 from studies.safety_arithmetic.measuring import Change, Scenario
 
+ATTACK = "attack_success_rate"
 WHOLE = "Safety Arithmetic"
 PARTS = ("HDR, trimmed", "Safe-Align")
 
@@ -74,6 +75,16 @@ def targets_table(studies: Sequence[Study]) -> list[str]:
             lines.append(_target_line(study.name, str(scenario.seed), one))
         lines.append(_target_line(study.name, "all", {label: pooled(found) for label, found in rows.items()}))
     return lines
+
+
+def unclear(studies: Sequence[Study]) -> list[str]:
+    """Scenarios in which Safety Arithmetic's interval overlaps that of the better of its parts."""
+    found = []
+    for study in studies:
+        rows = {label: pooled(measured).together(HARMFUL, ATTACK) for label, measured in study.rows().items()}
+        if rows[WHOLE].high >= min(rows[part].low for part in PARTS):
+            found.append(study.name)
+    return found
 
 
 def _target_line(name: str, seed: str, rows: Mapping[str, Row]) -> str:
