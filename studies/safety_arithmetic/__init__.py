@@ -14,7 +14,14 @@ from studies.safety_arithmetic.curves import coefficient_curve, density_curve, s
 from studies.safety_arithmetic.grid import COEFFICIENTS, INCOHERENT, OVER_REFUSAL, STRENGTHS, UTILITY, choose
 from studies.safety_arithmetic.measuring import Scenario
 from studies.safety_arithmetic.scenarios import PAIRS, scenarios
-from studies.safety_arithmetic.tables import Study, main_table, own_best_table, targets_table, unclear
+from studies.safety_arithmetic.tables import (
+    Study,
+    main_table,
+    own_best_table,
+    own_best_verdict,
+    targets_table,
+    unclear,
+)
 
 NAME = "safety-arithmetic"
 
@@ -27,7 +34,8 @@ trained from nothing; repeat with `python -m studies {name}`. Organisms prove me
 The harm model is the aligned one after 30 steps on a family's 240 harmful pairs; vectors are fitted on {pairs} contrast
 pairs with the preset `recommended`, on the model that stage 1 has left. Coefficients are chosen per seed on the search
 split, from {coefficients} and strengths {strengths}: the lowest attack success with at most {incoherent:g} incoherent,
-utility at least {utility:g} of the target's, and over-refusal at most {over_refusal:g} above the aligned model's. All
+utility at least {utility:g} of the target's, and over-refusal at most {over_refusal:g} above the aligned model's (a
+limit that the paper does not set). The grid itself was fixed after a look at seed 0. All
 numbers below are from the report split, all seeds together, with 95 % Wilson intervals. The same prompts are asked of
 every seed, so intervals tell of prompts; the table of targets tells of seeds.
 
@@ -37,13 +45,13 @@ Attack success over both harmful suites. *Utility* is the share of benign and ta
 """
 _ROWS = """
 Both stages keep their coefficients in the rows where they stand alone, as in the paper. The task vector has the
-coefficient that suits it best. Random weights have the trimmed harm vector's norm in every tensor, random vectors the
-steering vector's in every layer.
+coefficient that suits it best. Random weights have the trimmed harm vector's norm in every tensor, but move every
+weight and not a tenth of them; random vectors have the steering vector's norm in every layer.
 
 ## Each method at its own best
 
 A harder comparison, which the paper does not make: each stage alone may take the coefficient that suits it best under
-the same limits."""
+the same limits. {verdict}"""
 _AGREEMENT = """## Where organisms agree with the paper, and where not
 
 | paper | here | agrees |
@@ -57,7 +65,7 @@ def run(work: Path, *, seeds: Iterable[int], size: Size, pages: Path) -> str:
     lines = [_opening(size, len(studies[0].scenarios)), *targets_table(studies), *_caution(studies)]
     for study in studies:
         lines += ["", f"## {study.name[0].upper()}{study.name[1:]}", "", *_area(study), *main_table(study)]
-    lines.append(_ROWS)
+    lines.append(_ROWS.format(verdict=own_best_verdict(studies)))
     for study in studies:
         lines += ["", f"**{study.name}**", "", *own_best_table(study)]
     lines += ["", "## Curves", "", *figures, _AGREEMENT]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from studies.rows import Row, pooled
+from studies.rows import HARMFUL, Row, pooled
 from studies.safety_arithmetic.curves import density_curve
-from studies.safety_arithmetic.tables import WHOLE, Study
+from studies.safety_arithmetic.measuring import Change
+from studies.safety_arithmetic.tables import ATTACK, WHOLE, Study, unclear
 
 CLEAR = 0.01
 """A smaller change of a rate is none."""
+UNTRIMMED = "HDR, untrimmed (task vector)"
 
 
 @dataclass(frozen=True)
@@ -26,30 +28,53 @@ def findings(studies: Sequence[Study]) -> Iterator[Finding]:
     """The paper's findings, scenario by scenario where they are of one."""
     for study in studies:
         rows = {label: pooled(found) for label, found in study.rows().items()}
-        yield _lowest(study.name, rows)
-        yield _trimmed(study.name, rows)
+        yield _lowest(study.name, rows, proven=not unclear([study]))
+        yield trimmed_finding(study.name, pooled(study.rows(own_best=True)["HDR, trimmed"]), rows[UNTRIMMED])
+        if study.name.startswith("edited"):
+            yield from _eroded(study)
     yield _coefficients(studies)
     yield _density(studies)
     yield _weak_vector(studies)
 
 
-def _lowest(name: str, rows: dict[str, Row]) -> Finding:
+def _lowest(name: str, rows: dict[str, Row], *, proven: bool) -> Finding:
     whole, others = rows[WHOLE].attack_success, ("original", "HDR, trimmed", "Safe-Align")
     shown = ", ".join(f"{label} {rows[label].attack_success:.2f}" for label in others)
     return Finding(
         f"{name}: both stages together have the lowest attack success",
-        f"{whole:.2f} against {shown}",
+        f"{whole:.2f} against {shown}{'' if proven else '; not proven, intervals overlap'}",
         all(whole < rows[label].attack_success for label in others),
     )
 
 
-def _trimmed(name: str, rows: dict[str, Row]) -> Finding:
-    trimmed, whole = (rows[label].attack_success for label in ("HDR, trimmed", "HDR, untrimmed (task vector)"))
+def trimmed_finding(name: str, trimmed: Row, whole: Row) -> Finding:
+    """Better is a clearly lower attack success that is not bought with over-refusal."""
+    shown = (
+        f"attack success {row.attack_success:.2f} and over-refusal {row.over_refusal:.2f} {label}"
+        for label, row in (("trimmed", trimmed), ("whole", whole))
+    )
     return Finding(
         f"{name}: trimming is better than the whole vector (in the paper by far on base and edited models, by a little "
         "or not at all on fine-tuned ones)",
-        f"{trimmed:.2f} trimmed, {whole:.2f} whole, the whole one with its own best coefficient within the limits",
-        trimmed < whole,
+        f"{', '.join(shown)}, each with its own best coefficient within the limits",
+        trimmed.attack_success < whole.attack_success - CLEAR and trimmed.over_refusal <= whole.over_refusal + CLEAR,
+    )
+
+
+def _eroded(study: Study) -> Iterator[Finding]:
+    """Without seed 0, on which the edit was chosen."""
+    others = [one for one in study.scenarios if one.seed != 0]
+    if not others:
+        return
+    aligned = pooled([one.reference.row(Change(), "report") for one in others])
+    edited = pooled([one.row(Change(), "report") for one in others])
+    before, after = (row.together(HARMFUL, ATTACK) for row in (aligned, edited))
+    yield Finding(
+        "an unintended edit makes a model less safe",
+        f"attack success {before.value:.2f} ({before.low:.2f}-{before.high:.2f}) before, "
+        f"{after.value:.2f} ({after.low:.2f}-{after.high:.2f}) after it, without seed 0, on which this edit was "
+        "[chosen because it does](../editing.md): it can happen; how often is not shown",
+        after.low > before.high,
     )
 
 

@@ -87,6 +87,17 @@ def unclear(studies: Sequence[Study]) -> list[str]:
     return found
 
 
+def own_best_verdict(studies: Sequence[Study]) -> str:
+    """Where Safety Arithmetic stays below both of its parts when these have their own best coefficients."""
+    below: dict[bool, list[str]] = {True: [], False: []}
+    for study in studies:
+        rows = {label: pooled(found).attack_success for label, found in study.rows(own_best=True).items()}
+        shown = ", ".join(f"{label} {rows[label]:.3f}" for label in (*PARTS, WHOLE))
+        below[all(rows[WHOLE] < rows[part] for part in PARTS)].append(f"{study.name} ({shown})")
+    told = {True: "Safety Arithmetic is still below both on", False: "it is not on"}
+    return "; ".join(f"{told[met]} {', '.join(names)}" for met, names in below.items() if names) + "."
+
+
 def _target_line(name: str, seed: str, rows: Mapping[str, Row]) -> str:
     whole, share = rows[WHOLE], rows[WHOLE].utility / rows["original"].utility
     below = all(whole.attack_success < rows[part].attack_success for part in PARTS)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from studies.figures import figure
 from studies.rows import SUITES, Row, pooled
+from studies.safety_arithmetic.agreement import trimmed_finding
 from studies.safety_arithmetic.grid import Chosen, best_of, is_within
 from studies.safety_arithmetic.measuring import Change, Scenario
 from studies.safety_arithmetic.tables import Study, main_table, targets_table
@@ -116,3 +117,11 @@ def test_a_figure_is_an_image_with_its_values() -> None:
     drawn = figure("a < b", "steps", [(0.0, row(100)), (1.0, row(0))])
     assert drawn.startswith("<svg") and "a &lt; b" in drawn
     assert drawn.count("<polyline") == 4
+
+
+@pytest.mark.parametrize(
+    ("trimmed", "better"),
+    [(row(10, over_refusal=5), True), (row(30), False), (row(10, over_refusal=20), False)],
+)
+def test_trimming_is_better_only_where_it_is_not_bought_with_over_refusal(trimmed: Row, better: bool) -> None:
+    assert trimmed_finding("base", trimmed, row(30, over_refusal=5)).agrees is better
