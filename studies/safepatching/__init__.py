@@ -26,9 +26,9 @@ The aligned model has the imbalance of real ones: it answers a third of the harm
 refuses a part of the borderline requests. The harmful set has 240 pairs: half of kinds that it refuses already, half of
 *seen* kinds among those that it missed ({seen}); the other kinds ({unseen}) stay *unseen*. Both patches are trained on
 it for {steps} steps, the ascent until the loss reaches {bound:g} nats per token, and scored by SNIP on 128 pairs.
-Coefficients and rates are chosen per seed on the search split: both below the original if possible, then the smallest
-sum of what is left of attack success and over-refusal, with at most {incoherent:g} incoherent and utility at least
-{utility:g} of the original's. All numbers below are from the report split, seeds together, with 95 % Wilson intervals.
+Coefficients and rates are chosen on the search split, all seeds together: what is left of attack success or of
+over-refusal, whichever is more, shall be least, with at most {incoherent:g} incoherent and utility at least {utility:g}
+of the original's. All numbers below are from the report split, seeds together, with 95 % Wilson intervals.
 
 ## Targets
 
@@ -54,8 +54,8 @@ def run(work: Path, *, seeds: Iterable[int], size: Size, pages: Path) -> str:
     """Measure everything, draw the figures into `pages`; returns the page."""
     place = work / NAME
     benches = [_bench(work, place, seed, size) for seed in seeds]
-    study = Study(benches, [_chosen(bench) for bench in benches])
-    runs = [sequence.rounds(bench, one, place) for bench, one in zip(benches, study.chosen, strict=True)]
+    study = Study(benches, _chosen(benches))
+    runs = [sequence.rounds(bench, study.chosen, place) for bench in benches]
     return "\n".join(
         [
             _opening(size, len(benches)),
@@ -93,10 +93,10 @@ def _bench(work: Path, place: Path, seed: int, size: Size) -> Bench:
     return Bench(seed, family.members["aligned"], pairs, family.directory / "suites", place)
 
 
-def _chosen(bench: Bench) -> Chosen:
+def _chosen(benches: list[Bench]) -> Chosen:
     started = time.monotonic()
-    found = choose(bench)
-    print(f"safepatching, seed {bench.seed}: {time.monotonic() - started:.0f} s", file=sys.stderr)
+    found = choose(benches)
+    print(f"{NAME}: searched in {time.monotonic() - started:.0f} s", file=sys.stderr)
     return found
 
 

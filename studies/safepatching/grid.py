@@ -6,13 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from studies.rows import Row
+from studies.rows import Row, pooled
 from studies.safepatching.patches import ORIGINAL, Bench, Merge, patching, ties
 
 INCOHERENT = 0.02
 UTILITY = 0.95
 """Share of the original's utility that must stay."""
-DENSITY = 0.3
 
 
 @dataclass(frozen=True)
@@ -42,12 +41,13 @@ class Chosen:
         }
 
 
-def choose(bench: Bench) -> Chosen:
-    """Search every method's grid on the search split."""
-    original = bench.row(ORIGINAL, "search")
+def choose(benches: Sequence[Bench]) -> Chosen:
+    """Search every method's grid on the search split of all benches together."""
+    original = pooled([bench.row(ORIGINAL, "search") for bench in benches])
 
     def best(merges: Iterator[Merge]) -> Merge:
-        return best_of([(merge, bench.row(merge, "search")) for merge in merges], original)
+        found = [(merge, pooled([bench.row(merge, "search") for bench in benches])) for merge in merges]
+        return best_of(found, original)
 
     return Chosen(best(_strict()), best(_conflict()), best(_arithmetic()), best(_ties()))
 
@@ -58,11 +58,10 @@ def best_of(measured: Sequence[tuple[Merge, Row]], original: Row) -> Merge:
     return min(fitting, key=lambda one: balance(one[1], original))[0]
 
 
-def balance(row: Row, original: Row) -> tuple[bool, float]:
-    """Whether not both are below the original, and what is left of attack success and of over-refusal, summed."""
-    attack, refusal = attack_success(row), row.over_refusal
-    before, refused = attack_success(original), original.over_refusal
-    return not (attack < before and refusal < refused), attack / max(before, 0.01) + refusal / max(refused, 0.01)
+def balance(row: Row, original: Row) -> float:
+    """What is left of the original's attack success or of its over-refusal, whichever is more."""
+    pairs = ((attack_success(row), attack_success(original)), (row.over_refusal, original.over_refusal))
+    return max(after / max(before, 0.01) for after, before in pairs)
 
 
 def attack_success(row: Row) -> float:
@@ -76,19 +75,19 @@ def is_within(row: Row, original: Row) -> bool:
 
 
 def _strict() -> Iterator[Merge]:
-    for rate, safety, share in product((0.1, 0.3), (3.0, 6.0), (0.25, 0.3, 0.35, 0.4)):
-        yield _patching("strict", rate, safety, share)
+    for density, rate, safety, share in product((0.3, 0.6), (0.1, 0.3), (2.0, 4.0), (0.4, 0.5, 0.6)):
+        yield _patching("strict", density, rate, safety, share)
 
 
 def _conflict() -> Iterator[Merge]:
-    for rate, safety, share in product((0.03, 0.1), (1.0, 1.5), (1.0, 1.05, 1.1, 1.15, 1.2)):
-        yield _patching("conflict", rate, safety, share)
+    for density, rate, safety, share in product((0.3,), (0.1, 0.3), (1.5, 2.0), (1.0, 1.05, 1.1, 1.15)):
+        yield _patching("conflict", density, rate, safety, share)
 
 
-def _patching(mode: str, rate: float, safety: float, share: float) -> Merge:
+def _patching(mode: str, density: float, rate: float, safety: float, share: float) -> Merge:
     return patching(
         mode=mode,
-        density=DENSITY,
+        density=density,
         safety_rate=rate,
         over_safety_rate=rate,
         safety_coefficient=safety,
@@ -97,7 +96,7 @@ def _patching(mode: str, rate: float, safety: float, share: float) -> Merge:
 
 
 def _arithmetic() -> Iterator[Merge]:
-    for safety, share in product((0.3, 0.5), (1.0, 1.05, 1.1, 1.15, 1.2)):
+    for safety, share in product((0.5, 1.0), (1.0, 1.05, 1.1, 1.15)):
         over = round(share * safety, 4)
         yield patching(sets="none", density=1.0, safety_coefficient=safety, over_safety_coefficient=over)
 

@@ -20,23 +20,23 @@ READINGS = ("strict", "conflict")
 
 @dataclass(frozen=True)
 class Study:
-    """One bench per seed, and what was chosen for it."""
+    """One bench per seed, and what was chosen for all."""
 
     benches: Sequence[Bench]
-    chosen: Sequence[Chosen]
+    chosen: Chosen
 
     def rows(self, label: str) -> list[Row]:
         """A row of the main table, per seed."""
-        return self.measured([one.rows[label] for one in self.chosen])
+        return self.measured(self.chosen.rows[label])
 
-    def measured(self, merges: Sequence[Merge]) -> list[Row]:
+    def measured(self, merge: Merge) -> list[Row]:
         """One row of the report split per seed."""
-        return [bench.row(merge, "report") for bench, merge in zip(self.benches, merges, strict=True)]
+        return [bench.row(merge, "report") for bench in self.benches]
 
 
 def main_table(study: Study) -> list[str]:
     """Every row, with attack success on seen and unseen kinds apart."""
-    labels = list(study.chosen[0].rows)
+    labels = list(study.chosen.rows)
     return table(
         {label: (study.rows(label), _kinds(study.rows(label))) for label in labels}, note="seen / unseen kinds"
     )
@@ -74,7 +74,7 @@ def targets_table(study: Study) -> list[str]:
 def _judged(study: Study) -> list[str]:
     """Merges of both patches; not the ablations."""
     words = ("SafePatching", "control", "TIES", "arithmetic")
-    return [label for label in study.chosen[0].rows if any(word in label for word in words)]
+    return [label for label in study.chosen.rows if any(word in label for word in words)]
 
 
 def _target(row: Row, before: Row) -> list[str]:
@@ -90,13 +90,11 @@ def _target(row: Row, before: Row) -> list[str]:
 
 
 def numbers_table(study: Study) -> list[str]:
-    """What was chosen, per seed."""
-    lines = ["| merge | seed | numbers |", "| --- | --- | --- |"]
+    """What was chosen."""
+    lines = ["| merge | numbers |", "| --- | --- |"]
     for name in ("strict", "conflict", "arithmetic", "ties"):
-        for bench, one in zip(study.benches, study.chosen, strict=True):
-            merge: Merge = getattr(one, name)
-            shown = ", ".join(f"{key} {value}" for key, value in merge.parameters)
-            lines.append(f"| {name} | {bench.seed} | {shown} |")
+        merge: Merge = getattr(study.chosen, name)
+        lines.append(f"| {name} | {', '.join(f'{key} {value}' for key, value in merge.parameters)} |")
     return lines
 
 
@@ -114,12 +112,10 @@ def figures(study: Study, pages: Path, prefix: str) -> list[str]:
 
 
 def _curves(study: Study, reading: str) -> list[tuple[str, str, list[tuple[float, Row]]]]:
-    chosen: list[Merge] = [getattr(one, reading) for one in study.chosen]
+    chosen: Merge = getattr(study.chosen, reading)
 
     def along(values: Sequence[float], *keys: str, factor: bool = False) -> list[tuple[float, Row]]:
-        return [
-            (value, pooled(study.measured([_changed(one, keys, value, factor) for one in chosen]))) for value in values
-        ]
+        return [(value, pooled(study.measured(_changed(chosen, keys, value, factor)))) for value in values]
 
     return [
         ("density", "share kept at random (p)", along(DENSITIES, "density")),

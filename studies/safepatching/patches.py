@@ -20,8 +20,8 @@ from alignmend.training.scoring import write_scores
 from alignmend.training.settings import TrainSettings
 from studies.rows import Counts, Row, Split, measure
 
-ASCENT = TrainSettings(objective="ascent", learning_rate=5e-4, max_steps=24, batch_size=24, stop_loss=6.0)
-DESCENT = TrainSettings(objective="descent", learning_rate=5e-4, max_steps=24, batch_size=24)
+ASCENT = TrainSettings(objective="ascent", learning_rate=2e-4, max_steps=24, batch_size=24, stop_loss=6.0)
+DESCENT = TrainSettings(objective="descent", learning_rate=2e-4, max_steps=24, batch_size=24)
 """Of both patches, on 240 harmful pairs."""
 SCORES = ScoreSettings(samples=128)
 Number = float | int | str | bool

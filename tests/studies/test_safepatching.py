@@ -53,7 +53,7 @@ def test_merges_are_told_apart_by_all_their_numbers() -> None:
     assert patching(a=1, b=2).label == patching(b=2, a=1).label
 
 
-def test_both_below_the_original_comes_before_a_smaller_sum() -> None:
+def test_the_best_balance_lowers_both() -> None:
     both, one_alone = patching(a=1), patching(a=2)
     assert best_of([(one_alone, row(2, 35)), (both, row(35, 28))], ORIGINAL_ROW) == both
     assert best_of([(one_alone, row(20, 20)), (both, row(35, 28))], ORIGINAL_ROW) == one_alone
