@@ -65,11 +65,11 @@ def steered(hidden: torch.Tensor, direction: torch.Tensor, how: Steering) -> tor
     if how.additive:
         return (x + how.coefficient * direction).to(hidden.dtype)
     norm = x.norm(dim=-1, keepdim=True)
-    along = (x @ unit)[..., None]
+    along = (x @ unit)[..., None] if how.gate or how.preserve_norm else None
     step = how.coefficient * (norm if how.strength == "relative" else length.expand_as(norm))
-    if how.gate:
+    if how.gate and along is not None:
         step = step * (1 + torch.relu(-along / norm.clamp_min(1e-30)))
-    if not how.preserve_norm:
+    if not how.preserve_norm or along is None:
         return torch.addcmul(x, step, unit).to(hidden.dtype)
     after = (norm**2 + 2 * step * along + step**2).clamp_min(0).sqrt()
     scale = torch.where(after > 0, norm / after.clamp_min(1e-30), torch.ones_like(norm))
