@@ -147,3 +147,13 @@ def test_a_killed_run_resumes_to_the_same_bytes(bench: Path) -> None:
     for name in ("model.safetensors", STEERING_NAME):
         assert (bench / "out" / name).read_bytes() == (bench / "expected" / name).read_bytes()
     assert not private.exists()
+
+
+def test_a_vector_that_does_next_to_nothing_is_warned_of(bench: Path, shipped: Family) -> None:
+    named = [f"models.harmful={shipped.directory}/unaligned", "steering_coefficient=0.0001"]
+    (saved,) = apply_recipe(recipe(bench, *named), bench, bench / "out", Switches(may_fit=True))
+    assert any("inert" in note or "next to nothing" in note for note in saved.manifest.notes), saved.manifest.notes
+    (strong,) = apply_recipe(
+        recipe(bench, named[0], "steering_coefficient=0.2"), bench, bench / "strong", Switches(may_fit=True)
+    )
+    assert not any("inert" in note or "next to nothing" in note for note in strong.manifest.notes)

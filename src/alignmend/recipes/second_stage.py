@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alignmend.errors import FileFormatError, RecipeError
 from alignmend.io.identity import sha256_of
@@ -15,6 +15,10 @@ from alignmend.recipes.build import Built, beside
 if TYPE_CHECKING:
     from alignmend.activations.safe_align import SafeAlign
     from alignmend.activations.vector import SteeringVector
+
+
+_ASKED = 32
+"""Prompts on which the effect of a vector is measured."""
 
 
 @dataclass(frozen=True)
@@ -38,24 +42,35 @@ class SecondStage:
         """Write the vector into `folder`, which holds a whole checkpoint; returns notes."""
         from alignmend.activations.attached import check_fits, steering_notes, write_attached
 
-        vector = self._vector(folder)
+        vector, warnings = self._vector(folder)
         check_fits(vector, folder)
         write_attached(vector, self.stage.steering, folder)
-        return steering_notes(vector, self.stage.steering)
+        return (*steering_notes(vector, self.stage.steering), *warnings)
 
-    def _vector(self, folder: Path) -> SteeringVector:
+    def _vector(self, folder: Path) -> tuple[SteeringVector, Sequence[str]]:
         from alignmend.activations.pairs import read_pairs
         from alignmend.activations.vector import SteeringVector
         from alignmend.evaluation.devices import few_threads, load_model
 
         if self.vector is not None:
             found = SteeringVector.load(self.vector)
-            return found.restrict(self.stage.layers) if self.stage.layers else found
+            return found.restrict(self.stage.layers) if self.stage.layers else found, ()
         assert self.pairs is not None
         pairs = read_pairs(self.pairs)
         model, tokenizer = load_model(folder)
         with few_threads(model):
-            return self.stage.fit(model, tokenizer, pairs)
+            fitted = self.stage.fit(model, tokenizer, pairs)
+            return fitted, self._inert(model, tokenizer, fitted, [pair.prompt for pair in pairs])
+
+    def _inert(self, model: Any, tokenizer: Any, vector: SteeringVector, prompts: Sequence[str]) -> Sequence[str]:
+        """A warning where the vector hardly changes what the model says first."""
+        from alignmend.activations.effect import effect, inert_warning
+
+        how = self.stage.steering
+        if how.tokens == "generated" or how.coefficient == 0:  # the first token is left alone, or everything is
+            return ()
+        warning = inert_warning(effect(model, tokenizer, vector, how, prompts[:_ASKED]))
+        return () if warning is None else (warning,)
 
 
 def second_stage(built: Built, folder: Path, *, may_fit: bool) -> SecondStage | None:
