@@ -17,6 +17,8 @@ from studies.safepatching.page import Study, figures, main_table, numbers_table,
 from studies.safepatching.patches import ASCENT, Bench
 
 NAME = "safepatching"
+CLEAR = 0.9
+"""Share of both that may be left, for an effect on both to be told from chance."""
 _OPENING = """# SafePatching on organisms
 
 Aligned models of {count} families of size `{size}`, seeds 0 to {last}, trained from nothing; repeat with
@@ -124,8 +126,15 @@ def _reading(study: Study) -> list[str]:
         left[reading] = (attack_success(row) / attack_success(original), row.over_refusal / original.over_refusal)
     shown = "; ".join(f"{name} {attack:.2f} and {refusal:.2f}" for name, (attack, refusal) in left.items())
     better = min(left, key=lambda name: sum(left[name]))
+    found = any(max(both) <= CLEAR for both in left.values())
+    verdict = (
+        f"**{better.capitalize()}** leaves less of both together, and so fits the published effect better."
+        if found
+        else "**Neither reading shows the published effect on these organisms**: what is won on one side is lost on "
+        f"the other; {better} loses less. What the paper's ablations show is there: the safety patch alone refuses nearly "
+        "everything, the over-safety patch alone nothing."
+    )
     return [
         "The paper leaves 0.10 of the attack success on seen harms (31.73 to 3.27 %) and 0.70 of over-refusal (8.0 to "
-        f"5.6 %). Here is left of attack success and of over-refusal: {shown}. **{better.capitalize()}** "
-        "leaves less of both together, and so fits the published effect better."
+        f"5.6 %). Here is left of attack success and of over-refusal: {shown}. {verdict}"
     ]
