@@ -91,6 +91,26 @@ def test_one_stage_alone(operands: dict[str, Any]) -> None:
     assert am.safety_arithmetic(**operands, steering=False).stage is None
 
 
+def test_an_area_without_layers_is_not_the_whole_model(operands: dict[str, Any]) -> None:
+    with pytest.raises(AlignmendError, match="layers is given but empty"):
+        am.safety_arithmetic(**operands, layers=[])
+    with pytest.raises(AlignmendError, match="layers is given but empty"):
+        am.harm_direction_removal(**operands, layers=())
+
+
+def test_the_number_kept_may_be_rounded_down(operands: dict[str, Any], tmp_path: Path) -> None:
+    kept = {}
+    for counting in ("nearest", "down"):
+        made = am.safety_arithmetic(**operands, density=0.2, coefficient=1.0, counting=counting)
+        found = computed(made.checkpoint, tmp_path / counting)[NAME].tolist()
+        kept[counting] = sum(
+            a != b
+            for left, right in zip(found, VALUES["target"], strict=True)
+            for a, b in zip(left, right, strict=True)
+        )
+    assert kept == {"nearest": 1, "down": 0}
+
+
 def test_bad_parameters(operands: dict[str, Any]) -> None:
     with pytest.raises(AlignmendError, match="preset is one of recommended, paper, released-code, not 'best'"):
         am.safety_arithmetic(**operands, preset="best")  # type: ignore[arg-type]

@@ -85,6 +85,32 @@ def test_trained_parts_are_gone_and_the_manifest_tells_of_them(bench: Path) -> N
     assert contents(bench / "out") == before
 
 
+def test_other_contrast_pairs_are_another_run(bench: Path) -> None:
+    run_recipe(recipe(bench), bench, bench / "out", Switches())
+    (bench / "contrast.jsonl").write_text((bench / "contrast.jsonl").read_text().splitlines(keepends=True)[0])
+    with pytest.raises(AlignmendError, match="exists and is not empty"):
+        run_recipe(recipe(bench), bench, bench / "out", Switches(resume=True))
+
+
+def test_parts_that_a_finished_run_has_left_are_removed_by_resume(bench: Path) -> None:
+    run_recipe(recipe(bench), bench, bench / "out", Switches(), keep_private=True)
+    ran = run_recipe(recipe(bench), bench, bench / "out", Switches(resume=True))
+    assert ran.parts is None and not (bench / "out-private").exists()
+
+
+def test_what_is_not_ours_is_neither_used_nor_removed(bench: Path) -> None:
+    (bench / "out-private").mkdir()
+    (bench / "out-private" / "harmful").write_text("mine")
+    with pytest.raises(AlignmendError, match="out-private is where private parts are made, and holds something else"):
+        run_recipe(recipe(bench), bench, bench / "out", Switches())
+    assert (bench / "out-private" / "harmful").read_text() == "mine"
+    (bench / "file").write_text("mine")
+    with pytest.raises(AlignmendError, match="file exists and is not a folder"):
+        run_recipe(recipe(bench), bench, bench / "file", Switches())
+    with pytest.raises(AlignmendError, match="is no place for an output"):
+        run_recipe(recipe(bench), bench, Path("/"), Switches())
+
+
 def test_a_vector_that_was_fitted_before_is_taken(bench: Path, shipped: Family) -> None:
     model, tokenizer = am.load(shipped.members["aligned"])
     vector = am.SteeringVector.fit(model, tokenizer, read_pairs(bench / "contrast.jsonl"))

@@ -74,11 +74,11 @@ def elect(deltas: Sequence[Delta]) -> Delta:
     return Delta(Elected(tuple(delta.node for delta in deltas)))
 
 
-def trim(delta: Delta, *, density: float, scope: Scope = "model") -> Delta:
+def trim(delta: Delta, *, density: float, scope: Scope = "model", counting: Counting = "nearest") -> Delta:
     """Keep the `density` share of weights with the largest magnitude, zero the rest; the count is exact."""
     if _density(density) == 1.0 and _scope(scope):
         return delta
-    return where(top(magnitude(delta), density=density, scope=scope), delta)
+    return where(top(magnitude(delta), density=density, scope=scope, counting=counting), delta)
 
 
 def drop(delta: Delta, *, density: float, seed: int = 0, rescale: bool = True) -> Delta:

@@ -63,7 +63,7 @@ def _text(found: EditReport) -> str:
     if found.dtype_changed:
         lines.append("dtypes differ: changes below one spacing of the coarser dtype do not count")
     if found.layers:
-        lines.append(f"changed layers: {_listed(found.layers)} of {found.count}")
+        lines.append(f"changed layers: {_listed(found.layers)} (of {found.count}, counted from 0)")
     if found.area:
         lines.append(f"area of the edit: layers {_listed(found.area)}")
     changed = [tensor for tensor in found.tensors if tensor.changed]

@@ -92,8 +92,9 @@ def _finish(
     written = arguments.separately or arguments.keep_unapplied or refused is None
     told = {"out": str(arguments.out) if written else None, **document}
     print(json.dumps(told) if arguments.json else "\n".join(edit_lines(told, model=not arguments.separately)))
-    if refused is not None and not written:
-        print(f"alignmend edit: {refused} (--keep-unapplied)", file=sys.stderr)
+    if refused is not None:
+        hint = "" if written else " (--keep-unapplied)"
+        print(f"alignmend edit: {refused}{hint}", file=sys.stderr)
     return 0 if refused is None else 1
 
 

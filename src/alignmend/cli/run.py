@@ -60,7 +60,8 @@ def _run(arguments: argparse.Namespace) -> int:
             runs = (run_recipe(recipe, folder, arguments.out, switches, keep_private=kept, progress=report),)
     for ran in runs:
         for saved in ran.written:
-            print(json.dumps(document(saved)) if arguments.json else summary(saved))
+            kept_at = None if ran.parts is None else str(ran.parts)
+            print(json.dumps({**document(saved), "private": kept_at}) if arguments.json else summary(saved))
         if ran.parts is not None and not arguments.json:
             print(f"  PRIVATE   do not publish; alignmend private clean {ran.parts}  removes it")
     return 0

@@ -7,7 +7,7 @@ from typing import Literal
 
 from alignmend.algebra import operations
 from alignmend.algebra.names import Kind
-from alignmend.algebra.nodes import Scope
+from alignmend.algebra.nodes import Counting, Scope
 from alignmend.algebra.values import Checkpoint
 from alignmend.errors import ParameterError
 
@@ -23,8 +23,9 @@ def harm_direction_removal(
     coefficient: float = 2.5,
     density: float = 0.1,
     scope: Scope = "model",
+    counting: Counting = "nearest",
     names: Sequence[str] = (),
-    layers: Area = (),
+    layers: Area | None = None,
     kinds: Sequence[Kind] = (),
 ) -> Checkpoint:
     """Remove the direction that fine-tuning on harmful answers takes, at its largest weights.
@@ -42,6 +43,7 @@ def harm_direction_removal(
     | coefficient | lambda | how often the direction is subtracted; 2 to 3 in the paper, 3 in its code |
     | density | k | fraction kept by magnitude; 1 subtracts the whole harm vector (task vector negation) |
     | scope | - | what the fraction is taken of: the `model` as a whole, or each `tensor` |
+    | counting | - | the number kept is the fraction's `nearest` whole number, or rounded `down` |
     | names | - | shell-style patterns: only these tensors take part, and are counted; all if left out |
     | layers | E | only these decoder layers take part, counted from 0; `edited` finds the area of an edit |
     | kinds | - | only these kinds take part: `attention`, `mlp`, `norm`, `embedding`, `other` |
@@ -52,8 +54,9 @@ def harm_direction_removal(
             "alignmend.locate(aligned, target) finds"
         )
     harm = harmful - aligned
-    if names or layers or kinds:
-        harm = operations.select(harm, names=names or None, layers=layers or None, kinds=kinds or None)
+    if names or layers is not None or kinds:
+        # An area without layers is refused there: an edit that was not found must not become the whole model.
+        harm = operations.select(harm, names=names or None, layers=layers, kinds=kinds or None)
     if density != 1.0:
-        harm = operations.trim(harm, density=density, scope=scope)
+        harm = operations.trim(harm, density=density, scope=scope, counting=counting)
     return target - coefficient * harm

@@ -11,7 +11,7 @@ from alignmend.activations.pairs import TextForm
 from alignmend.activations.safe_align import SafeAlign
 from alignmend.activations.steering import Steering, Strength, Tokens
 from alignmend.algebra.names import Kind
-from alignmend.algebra.nodes import Scope
+from alignmend.algebra.nodes import Counting, Scope
 from alignmend.algebra.values import Checkpoint
 from alignmend.anatomy.layers import Site
 from alignmend.errors import ParameterError
@@ -50,8 +50,9 @@ def safety_arithmetic(
     coefficient: float | None = None,
     density: float = 0.1,
     scope: Scope = "model",
+    counting: Counting = "nearest",
     names: Sequence[str] = (),
-    layers: Area = (),
+    layers: Area | None = None,
     kinds: Sequence[Kind] = (),
     steering: bool = True,
     steering_coefficient: float | None = None,
@@ -82,6 +83,7 @@ def safety_arithmetic(
     | coefficient | lambda | how often the harm direction is subtracted; 2.5, in the released code 3 |
     | density | k | fraction of the harm vector kept by magnitude |
     | scope | - | what the fraction is taken of: the `model` as a whole, or each `tensor` |
+    | counting | - | the number kept is the fraction's `nearest` whole number, or rounded `down` |
     | names | - | shell-style patterns: only these tensors take part, and are counted; all if left out |
     | layers | E | only these decoder layers take part in both stages, counted from 0; `edited` finds an edit's area |
     | kinds | - | only these kinds take part in the weights' stage: `attention`, `mlp`, `norm`, `embedding`, `other` |
@@ -113,11 +115,12 @@ def safety_arithmetic(
         coefficient=chosen["coefficient"],
         density=density,
         scope=scope,
+        counting=counting,
         names=names,
         layers=layers,
         kinds=kinds,
     )
-    area = () if isinstance(layers, str) else tuple(layers)
+    area = () if layers is None or isinstance(layers, str) else tuple(layers)
     return Steered(checkpoint, _stage(chosen, tokens, area) if steering else None)
 
 

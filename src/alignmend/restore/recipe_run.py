@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,32 +48,57 @@ def run_recipe(
     """
     report = progress or (lambda what, done, total: None)
     recipe, told = with_area(recipe, folder)
-    wanted, place = lacking(recipe), out.with_name(f"{out.name}-private")
+    wanted, place = lacking(recipe), _private_place(out)
     check_makeable(recipe, folder, wanted)
-    for _, one in sweep(stand_in(recipe)):  # what is wrong is to be told before hours of training
-        second_stage(build(one, folder), folder, may_fit=True)
+    stages = [  # what is wrong is to be told before hours of training
+        second_stage(build(one, folder), folder, may_fit=True) for _, one in sweep(stand_in(recipe))
+    ]
     _check_place(out, place, switches, has_parts=bool(wanted))
-    if wanted and switches.resume and (done := _finished(recipe, folder, out)):
+    data = _data(recipe, folder) if wanted else {}
+    whole = {**data, **(stages[0].data if stages[0] is not None else {})}
+    if wanted and switches.resume and (done := _finished(recipe, whole, out)):
         settle(out)
-        return Ran(done, None)
-    origin = Origin(recipe.models, _data(recipe, folder) if wanted else {}, told)
+        return Ran(done, _left(place, wanted, keep_private=keep_private))
+    origin = Origin(recipe.models, data, told)
     if wanted:
         _prepare(place)
         made = dict(make_parts(recipe, folder, place, resume=switches.resume, progress=report))
         recipe = recipe.model_copy(update={"models": {**recipe.models, **made}})
     written = apply_recipe(recipe, folder, out, replace(switches, may_fit=True, origin=origin), report)
-    if wanted and not keep_private:
+    return Ran(written, _left(place, wanted, keep_private=keep_private))
+
+
+def _private_place(out: Path) -> Path:
+    """Where parts are made: beside the output, under its name."""
+    resolved = out.resolve()
+    if not resolved.name:
+        raise OutputError(f"{out} is no place for an output: choose a folder")
+    return (
+        resolved.with_name(f"{resolved.name}-private")
+        if out.name in ("", "..")
+        else out.with_name(f"{out.name}-private")
+    )
+
+
+def _left(place: Path, wanted: Sequence[str], *, keep_private: bool) -> Path | None:
+    """The folder of parts, where it is kept, or where something else is in it."""
+    if wanted and not keep_private and place.is_dir():
         _remove(place, wanted)
-    return Ran(written, place if wanted and keep_private else None)
+    return place if wanted and place.is_dir() else None
 
 
 def _check_place(out: Path, place: Path, switches: Switches, *, has_parts: bool) -> None:
     """Refuse before hours of training what would be refused after them."""
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out} exists and is not a folder: choose another name")
     taken = out.is_dir() and any(out.iterdir())
     if taken and not (switches.overwrite or switches.resume):
         raise OutputError(f"{out} exists and is not empty: choose another folder, or pass --overwrite to replace it")
-    if has_parts and place.exists() and not place.is_dir():
-        raise OutputError(f"{place} is where private parts are made, and is no folder: choose another name for {out}")
+    if has_parts and place.exists() and not (place / MARKER_NAME).is_file():
+        raise OutputError(
+            f"{place} is where private parts are made, and holds something else: move it, or choose another "
+            f"name for {out}"
+        )
 
 
 def _prepare(place: Path) -> None:
@@ -93,17 +117,16 @@ def _data(recipe: Recipe, folder: Path) -> dict[str, Input]:
 def _remove(place: Path, roles: Sequence[str]) -> None:
     for role in roles:
         shutil.rmtree(place / role, ignore_errors=True)
-    with suppress(OSError):  # something else is in it
-        (place / MARKER_NAME).unlink()
-        place.rmdir()
+    if [path.name for path in place.iterdir()] == [MARKER_NAME]:
+        shutil.rmtree(place, ignore_errors=True)
 
 
-def _finished(recipe: Recipe, folder: Path, out: Path) -> tuple[Saved, ...]:
-    """What an earlier run of this recipe on these pairs has written, where all of it is whole; else nothing."""
+def _finished(recipe: Recipe, data: Mapping[str, Input], out: Path) -> tuple[Saved, ...]:
+    """What an earlier run of this recipe on these files has written, where all of it is whole; else nothing."""
     from alignmend.execution.save import Saved
     from alignmend.execution.steps import StepTable
 
-    data, found = _data(recipe, folder), []
+    found = []
     for name, one in sweep(recipe):
         place = out / name if name else out
         manifest = _whole(place)
