@@ -131,8 +131,8 @@ def _reading(study: Study) -> list[str]:
         f"**{better.capitalize()}** leaves less of both together, and so fits the published effect better."
         if found
         else "**Neither reading shows the published effect on these organisms**: what is won on one side is lost on "
-        f"the other; {better} loses less. What the paper's ablations show is there: the safety patch alone refuses nearly "
-        "everything, the over-safety patch alone nothing."
+        f"the other; {better} loses less. What the paper's ablations show is there: the safety patch alone refuses "
+        "nearly everything, the over-safety patch alone nothing."
     )
     return [
         "The paper leaves 0.10 of the attack success on seen harms (31.73 to 3.27 %) and 0.70 of over-refusal (8.0 to "
