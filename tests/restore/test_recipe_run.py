@@ -139,6 +139,7 @@ def test_a_vector_that_was_fitted_before_is_taken(bench: Path, shipped: Family) 
         ("data.harmful_pairs=nowhere.jsonl", r"data\.harmful_pairs: there is no file nowhere\.jsonl"),
         ("data.harmful_pairs=null", r"models\.harmful is missing: name it, or give data\.harmful_pairs"),
         ("data.contrast_pairs=nowhere.jsonl", r"nowhere\.jsonl: no such file"),
+        ("data.contrast_pairs=harmful.jsonl", r"harmful\.jsonl, line 1: safe"),
         ("data.contrast_pairs=null", r"needs data\.contrast_pairs .* or a data\.steering_vector"),
     ],
 )

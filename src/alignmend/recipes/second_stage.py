@@ -99,4 +99,8 @@ def second_stage(built: Built, folder: Path, *, may_fit: bool) -> SecondStage | 
     for path in (vector, pairs):
         if path is not None and not path.is_file():
             raise FileFormatError(f"{path}: no such file")
+    if pairs is not None:
+        from alignmend.activations.pairs import read_pairs
+
+        read_pairs(pairs)  # what is wrong with them is to be told before any work
     return SecondStage(built.stage, vector, pairs)
