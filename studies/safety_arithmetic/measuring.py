@@ -98,7 +98,7 @@ class Scenario:
             harmful=self.harmful,
             coefficient=change.coefficient,
             density=change.density,
-            layers=self.layers,
+            layers=self.layers or None,
         )
 
     def _random(self, density: float) -> Checkpoint:
