@@ -1,0 +1,167 @@
+"""A loaded model whose weights follow expressions: candidates of a search are never written to disk.
+
+Weights are computed by the executor's own pieces, from the mapped files, and copied into the model's tensors; so a
+switched model has the weights that `save` would write, and switching back gives the first ones, bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from alignmend.algebra.nodes import Top
+from alignmend.algebra.structure import TensorPlan, resolve
+from alignmend.algebra.thresholds import Thresholds
+from alignmend.algebra.values import Checkpoint
+from alignmend.algebra.walks import rankings_of
+from alignmend.errors import MismatchError
+from alignmend.execution.blocks import Evaluator, torch_dtype
+from alignmend.execution.files import Files
+from alignmend.execution.parallel import in_order
+from alignmend.execution.pieces import Piece, compute, cut
+from alignmend.execution.plan import output_dtype
+from alignmend.execution.ranking import find_thresholds
+from alignmend.execution.threads import thread_count
+from alignmend.io.tensors import ARITHMETIC_DTYPES
+
+_LISTED = 3
+
+
+@dataclass(frozen=True)
+class Switched:
+    """What a switch did: tensors computed, and seconds."""
+
+    tensors: int
+    seconds: float
+
+
+class InPlace:
+    """Keeps a `transformers` model at the weights of an expression.
+
+    `start` is what the model's weights are, or shall be, first. `dtype` is that of the output to come: weights are
+    rounded to it, then take the model's own dtype. Raises `MismatchError` where files and model do not share names.
+    """
+
+    def __init__(
+        self, model: Any, start: Checkpoint, *, dtype: str | None = None, threads: int | None = None
+    ) -> None:
+        self.start = start
+        self._dtype, self._threads = dtype, thread_count(threads)
+        self._slots = {name: tensor.detach() for name, tensor in _tensors(model)}
+        self._held: dict[str, TensorPlan] = {}
+        self._cuts: dict[tuple[Top, ...], Thresholds] = {}
+        _check_names(self._slots, start)
+        self.switch(start)
+
+    def switch(self, checkpoint: Checkpoint) -> Switched:
+        """Give the model the weights of `checkpoint`; tensors that have them already are left alone.
+
+        Raises `MismatchError` before anything changes, `NonFiniteError` where a weight is not finite: then the model
+        goes back to `start`.
+        """
+        began = time.perf_counter()
+        wanted = {plan.name: plan for plan in resolve(checkpoint, self._thresholds(checkpoint)).tensors}
+        self._check(wanted)
+        # Two plans of one tensor hold the same values where they read and compute the same.
+        changed = [plan for name, plan in wanted.items() if name in self._slots and self._held.get(name) != plan]
+        try:
+            self._fill(changed)
+        except BaseException:
+            for plan in changed:
+                self._held.pop(plan.name, None)
+            if checkpoint is not self.start:
+                with suppress(Exception):  # the first error is the one to tell
+                    self.switch(self.start)
+            raise
+        return Switched(len(changed), time.perf_counter() - began)
+
+    def undo(self) -> Switched:
+        """Switch back to `start`."""
+        return self.switch(self.start)
+
+    def differing(self) -> list[str]:
+        """Names of tensors whose values are not those of `start`, bit for bit; reads all of them."""
+        held = {name: tensor.clone() for name, tensor in self._slots.items()}
+        self._held.clear()
+        self.undo()
+        return [name for name, tensor in self._slots.items() if not _same_bits(tensor, held[name])]
+
+    def pass_seconds(self) -> float:
+        """One pass over the weights in memory: each tensor copied once."""
+        began = time.perf_counter()
+        for tensor in self._slots.values():
+            tensor.clone()
+        return time.perf_counter() - began
+
+    def _thresholds(self, checkpoint: Checkpoint) -> Thresholds | None:
+        """The cuts of the expression's rankings, which do not depend on coefficients outside of them."""
+        rankings = rankings_of(checkpoint.change) if checkpoint.change is not None else ()
+        if not rankings:
+            return None
+        if rankings not in self._cuts:
+            with Files() as files:
+                self._cuts[rankings] = find_thresholds(rankings, checkpoint.root, files, self._threads)
+        return self._cuts[rankings]
+
+    def _check(self, wanted: Mapping[str, TensorPlan]) -> None:
+        for name, plan in wanted.items():
+            slot = self._slots.get(name)
+            if slot is not None and tuple(slot.shape) != tuple(plan.entry.shape):
+                raise MismatchError(
+                    f"{name} is {list(slot.shape)} in the model and {list(plan.entry.shape)} in "
+                    f"{plan.entry.path.parent.name}"
+                )
+
+    def _fill(self, plans: list[TensorPlan]) -> None:
+        with torch.no_grad(), Files() as files:
+            jobs = (piece for plan in plans for piece in self._pieces(plan))
+            for _ in in_order(jobs, lambda: Evaluator(files), self._work, self._threads):
+                pass
+        self._held.update((plan.name, plan) for plan in plans)
+
+    def _pieces(self, plan: TensorPlan) -> Iterator[Piece]:
+        dtype = output_dtype(plan, self._dtype)
+        for start, stop in cut(plan.entry, plan.change):
+            yield Piece(plan.entry, plan.change, start, stop, dtype, "nearest", 0, False, plan.stream)
+
+    def _work(self, evaluator: Evaluator, piece: Piece) -> None:
+        compute(piece, evaluator, _sink(self._slots[piece.entry.name], piece.dtype))
+
+
+def _sink(slot: torch.Tensor, dtype: str) -> Callable[[int, memoryview], None]:
+    flat, stored = slot.view(-1), torch_dtype(dtype) if dtype in ARITHMETIC_DTYPES else slot.dtype
+
+    def sink(start: int, data: memoryview) -> None:
+        values = torch.frombuffer(data, dtype=stored)
+        with torch.no_grad():  # which is a thread's own setting
+            flat[start : start + values.numel()].copy_(values)
+
+    return sink
+
+
+def _tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, tensor in model.state_dict().items():
+        if not tensor.is_contiguous():
+            raise MismatchError(f"{name} is not contiguous in memory, so weights cannot be put in place")
+        yield name, tensor
+
+
+def _check_names(slots: Mapping[str, torch.Tensor], start: Checkpoint) -> None:
+    """Every tensor of the model must come from the files, itself or one that shares its memory."""
+    stored = {plan.name for plan in resolve(start).tensors}
+    filled = {slots[name].data_ptr() for name in stored if name in slots}
+    missing = [name for name, tensor in slots.items() if name not in stored and tensor.data_ptr() not in filled]
+    if missing:
+        raise MismatchError(
+            f"the loaded model has tensors that its files do not name ({', '.join(missing[:_LISTED])}): weights of "
+            "this architecture cannot be switched in memory"
+        )
+
+
+def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return bool(torch.equal(one.reshape(-1).view(torch.uint8), other.reshape(-1).view(torch.uint8)))
