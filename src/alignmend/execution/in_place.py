@@ -47,9 +47,7 @@ class InPlace:
     rounded to it, then take the model's own dtype. Raises `MismatchError` where files and model do not share names.
     """
 
-    def __init__(
-        self, model: Any, start: Checkpoint, *, dtype: str | None = None, threads: int | None = None
-    ) -> None:
+    def __init__(self, model: Any, start: Checkpoint, *, dtype: str | None = None, threads: int | None = None) -> None:
         self.start = start
         self._dtype, self._threads = dtype, thread_count(threads)
         self._slots = {name: tensor.detach() for name, tensor in _tensors(model)}

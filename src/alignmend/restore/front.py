@@ -1,0 +1,57 @@
+"""The Pareto front of a search, and the candidate to take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from alignmend.restore.candidates import Candidate
+from alignmend.restore.request import Limits
+from alignmend.restore.scoring import Worth
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A candidate that was measured on every search prompt."""
+
+    number: int
+    candidate: Candidate
+    worth: Worth
+    switch_seconds: float
+    """To give the loaded model its weights."""
+
+    def qualifies(self, limits: Limits, finetuned: Worth) -> bool:
+        """Whether it keeps the limits and refuses more than the fine-tune does."""
+        safer = self.worth.objectives[0] < finetuned.objectives[0]
+        return safer and not self.worth.broken(limits, finetuned)
+
+
+def dominates(one: Worth, other: Worth) -> bool:
+    """Whether `one` is nowhere worse and somewhere better: less attack success, less over-refusal, more utility."""
+    mine, theirs = _minimised(one), _minimised(other)
+    return all(a <= b for a, b in zip(mine, theirs, strict=True)) and mine != theirs
+
+
+def _minimised(worth: Worth) -> tuple[float, float, float]:
+    attack, refusal, utility = worth.objectives
+    return attack, refusal, -utility
+
+
+def front(measured: Sequence[Measured]) -> tuple[Measured, ...]:
+    """Those that no other dominates, by attack success; of equals the first."""
+    kept: dict[tuple[float, float, float], Measured] = {}
+    for one in measured:
+        if not any(dominates(other.worth, one.worth) for other in measured):
+            kept.setdefault(_minimised(one.worth), one)
+    return tuple(sorted(kept.values(), key=lambda one: _minimised(one.worth)))
+
+
+def pick(measured: Sequence[Measured], limits: Limits, finetuned: Worth) -> Measured | None:
+    """The lowest attack success within the limits, ties by utility, then by over-refusal; `None` where none is."""
+    fitting = [one for one in measured if one.qualifies(limits, finetuned)]
+    return min(fitting, key=_order, default=None)
+
+
+def _order(one: Measured) -> tuple[float, float, float, int]:
+    attack, refusal, utility = one.worth.objectives
+    return attack, -utility, refusal, one.number
