@@ -89,3 +89,30 @@ def test_both_patches_are_whole_checkpoints_too(
     for name in ("ascent", "descent"):
         assert (tmp_path / "two" / name / "model.safetensors").is_file()
         assert main(["verify", str(tmp_path / "two" / name)]) == 0
+
+
+def test_neither_patch_is_trained_where_one_has_no_place(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both: list[str | Path] = ["--objective", "both", "--full", "--max-steps", "1"]
+    (tmp_path / "two" / "descent").mkdir(parents=True)
+    (tmp_path / "two" / "descent" / "taken").touch()
+    assert train(inputs, *both, "--out", tmp_path / "two") == 2
+    assert_one_message(capsys.readouterr().err, "alignmend train: ", "descent exists and is not empty")
+    assert [path.name for path in (tmp_path / "two").iterdir()] == ["descent"]
+    (tmp_path / "two" / "descent" / "taken").unlink()
+    assert train(inputs, *both, "--out", tmp_path / "two") == 0
+    assert train(inputs, *both, "--out", tmp_path / "two", "--resume") == 0, "both are finished"
+    assert train(inputs, *both, "--out", tmp_path / "two") == 2
+
+
+def test_a_run_that_fails_leaves_no_folder_around_its_output(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pairs(tmp_path / "long.jsonl", [("What? " * 40, "That.")])
+    before = sorted(tmp_path.iterdir())
+    for objective in ("both", "descent"):
+        given: list[str | Path] = ["--objective", objective, "--full", "--data", tmp_path / "long.jsonl"]
+        assert train(inputs, *given, "--out", tmp_path / "new" / "deep") == 2
+        assert_one_message(capsys.readouterr().err, "alignmend train: ", "line 1: the prompt has")
+        assert sorted(tmp_path.iterdir()) == before

@@ -114,11 +114,13 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from alignmend.training.run import train_model
+    from alignmend.training.run import check_places, train_model
 
     both = arguments.objective == "both"
     runs = [(one, arguments.out / one) for one in _BOTH] if both else [(arguments.objective, arguments.out)]
     settings = [_settings(arguments, objective) for objective, _ in runs]
+    if both and not arguments.resume:
+        check_places([out for _, out in runs], overwrite=arguments.overwrite)
     for chosen, (_, out) in zip(settings, runs, strict=True):
         with progress() as report:
             trained = train_model(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from alignmend.errors import OutputError
@@ -14,6 +16,18 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{path} cannot be made: {error.strerror}: choose another folder") from error
+
+
+@contextmanager
+def no_empty_folders(path: Path) -> Iterator[None]:
+    """Folders up to `path` that the body made and left empty are gone afterwards, also where it raises."""
+    made = [place for place in (path, *path.parents) if not place.exists()]
+    try:
+        yield
+    finally:
+        for place in made:
+            with suppress(OSError):  # not empty, or never made
+                place.rmdir()
 
 
 def replace_bytes(path: Path, data: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ try:
 except ImportError as error:
     raise missing_extra("transformers, accelerate and peft", "train") from error
 
+from alignmend.io.atomic import no_empty_folders
 from alignmend.io.folder import CheckpointFolder, open_checkpoint_folder
 from alignmend.io.identity import identity
 from alignmend.io.manifest import MANIFEST_NAME, Input, Manifest, read_manifest
@@ -84,12 +86,22 @@ def train_model(
         state.wait_for_everyone()  # until the main process has prepared the folder
         _train(job, work)
         return None
-    _check_place(job)
-    with held(work, key=_key(job), resume=resume):
-        state.wait_for_everyone()
-        encoded, learned = _train(job, work)
-        manifest = _publish(job, work, encoded, learned)
+    with no_empty_folders(work.path.parent):
+        _check_place(out, overwrite=overwrite)
+        with held(work, key=_key(job), resume=resume):
+            state.wait_for_everyone()
+            encoded, learned = _train(job, work)
+            manifest = _publish(job, work, encoded, learned)
     return Trained(out, manifest)
+
+
+def check_places(outs: Iterable[Path], *, overwrite: bool = False) -> None:
+    """Raise `OutputError` where one of several outputs cannot be written, before the first is trained."""
+    if not PartialState(cpu=not has_gpu()).is_main_process:
+        return
+    for out in outs:
+        with no_empty_folders(working_folder(out).path.parent):
+            _check_place(out, overwrite=overwrite)
 
 
 def _check_retain(settings: TrainSettings, retain: Path | None) -> None:
@@ -158,9 +170,9 @@ def _publish(job: _Job, work: Working, encoded: Encoded, learned: Learned) -> Ma
     return manifest
 
 
-def _check_place(job: _Job) -> None:
+def _check_place(out: Path, *, overwrite: bool) -> None:
     """Refuse a place that is taken or cannot be written before hours of training, not after."""
-    with staging(job.out, key="training", overwrite=job.overwrite) as stage:
+    with staging(out, key="training", overwrite=overwrite) as stage:
         stage.discard()
 
 
