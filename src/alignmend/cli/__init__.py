@@ -25,6 +25,7 @@ from alignmend.cli import (
     organism,
     private,
     report,
+    restore,
     run,
     scores,
     train,
@@ -35,6 +36,7 @@ from alignmend.errors import AlignmendError, OutputError
 
 COMMANDS = (
     demo,
+    restore,
     apply,
     run,
     explain,

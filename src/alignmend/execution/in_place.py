@@ -7,7 +7,7 @@ switched model has the weights that `save` would write, and switching back gives
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,7 @@ from alignmend.errors import MismatchError
 from alignmend.execution.blocks import Evaluator, torch_dtype
 from alignmend.execution.files import Files
 from alignmend.execution.parallel import in_order
-from alignmend.execution.pieces import Piece, compute, cut
+from alignmend.execution.pieces import Piece, Sink, compute, cut
 from alignmend.execution.plan import output_dtype
 from alignmend.execution.ranking import find_thresholds
 from alignmend.execution.threads import thread_count
@@ -131,7 +131,7 @@ class InPlace:
         compute(piece, evaluator, _sink(self._slots[piece.entry.name], piece.dtype))
 
 
-def _sink(slot: torch.Tensor, dtype: str) -> Callable[[int, memoryview], None]:
+def _sink(slot: torch.Tensor, dtype: str) -> Sink:
     flat, stored = slot.view(-1), torch_dtype(dtype) if dtype in ARITHMETIC_DTYPES else slot.dtype
 
     def sink(start: int, data: memoryview) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from alignmend.restore.candidates import Candidate
+from alignmend.restore.families import Candidate
 from alignmend.restore.request import Limits
 from alignmend.restore.scoring import Worth
 

@@ -23,3 +23,18 @@ def load(
         vector, how = found
         vector.install(model, how)
     return model, tokenizer
+
+
+def backend_of(folder: str | Path, *, device: str | None = None, dtype: str = "auto", **options: Any) -> Any:
+    """A folder as a backend that answers prompts, steered by its own vector; `options` are `TransformersBackend`'s."""
+    from alignmend.activations.attached import attached, describe
+    from alignmend.evaluation.generation import TransformersBackend
+
+    found = attached(folder)
+    if found is not None:
+        vector, how = found
+        options |= {
+            "steering": lambda model: vector.steer(model, how),
+            "steering_description": describe(vector, how),
+        }
+    return TransformersBackend.from_folder(folder, device=device, dtype=dtype, **options)

@@ -13,8 +13,7 @@ from typing import Any
 
 from alignmend.activations.pairs import REFUSALS
 from alignmend.algebra.values import Checkpoint
-from alignmend.errors import AlignmendError, MismatchError
-from alignmend.evaluation.answering import Counter
+from alignmend.errors import MismatchError
 from alignmend.evaluation.generation import Steer, TransformersBackend
 from alignmend.evaluation.judges import Judge
 from alignmend.evaluation.records import Generation, JudgementRow
@@ -81,10 +80,8 @@ class Screen:
 class Measuring:
     """A loaded model, the prompts of a search and a judge."""
 
-    def __init__(
-        self, place: InPlace, model: Any, tokenizer: Any, split: Split, judge: Judge, prompts: Prompts
-    ) -> None:
-        self.place, self.model, self.tokenizer = place, model, tokenizer
+    def __init__(self, place: InPlace, loaded: tuple[Any, Any], split: Split, judge: Judge, prompts: Prompts) -> None:
+        self.place, (self.model, self.tokenizer) = place, loaded
         self.split, self.judge, self.prompts = split, judge, prompts
         self.kinds = by_kind(split.search)
         self._first, self._rest = _stages(split.search)
@@ -108,12 +105,12 @@ class Measuring:
         """Measure the fine-tune and the aligned model; the model is at the fine-tune's weights before and after."""
         self.place.undo()
         found = evaluate(self.backend("finetuned"), self.split.search, self.judge, progress=told)
-        kept = self._anchor(task[:_KEPT] or _sound(found))
+        kept = self.anchor(task[:_KEPT] or sound_answers(found))
         parts = dict.fromkeys((*accuracies(found.judgements), "task data" if task else "drift"), 1.0)
         worth = Worth(**rates(found.judgements, self.kinds), utility=1.0, parts=parts)
         with self._at(aligned) as there:
             other = evaluate(self.backend("aligned"), self.split.search, self.judge, progress=told) if there else None
-        refusals = self._anchor(_refusals(other) or self._shipped_refusals())
+        refusals = self.anchor(_refusals(other) or self._shipped_refusals())
         with self._at(aligned) as there:
             reached = self._per_token(refusals) if there else refusals.per_token
         own = None if other is None else self._worth(other.judgements, accuracies(found.judgements), {})
@@ -156,7 +153,8 @@ class Measuring:
         finally:
             self.place.undo()
 
-    def _anchor(self, pairs: Sequence[Pair]) -> Anchor:
+    def anchor(self, pairs: Sequence[Pair]) -> Anchor:
+        """Texts with their log-likelihoods under the weights as they are now."""
         found = self._likelihoods(pairs)
         return Anchor(tuple(pairs), tuple(total for total, _ in found), tuple(tokens for _, tokens in found))
 
@@ -214,7 +212,7 @@ def _refusals(evaluation: Evaluation | None) -> list[Pair]:
     return found[:: max(1, len(found) // _REFUSALS)][:_REFUSALS]
 
 
-def _sound(evaluation: Evaluation) -> list[Pair]:
+def sound_answers(evaluation: Evaluation) -> list[Pair]:
     """The fine-tune's own answers to harmless requests that it answers."""
     found = [
         (one.prompt, one.response)

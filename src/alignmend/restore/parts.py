@@ -12,6 +12,9 @@ from alignmend.errors import RecipeError
 from alignmend.methods.registry import get_method
 from alignmend.recipes.build import beside, open_models
 from alignmend.recipes.schema import ModelReference, Recipe
+from alignmend.training.pairs import read_pairs
+from alignmend.training.score_settings import ScoreSettings
+from alignmend.training.settings import TrainSettings
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much is done, and of how much."""
@@ -63,6 +66,9 @@ def check_makeable(recipe: Recipe, folder: Path, roles: Sequence[str]) -> None:
         raise RecipeError(f"{told} is missing: name it, or give data.harmful_pairs to make it from")
     if not beside(recipe.data.harmful_pairs, folder).is_file():
         raise RecipeError(f"data.harmful_pairs: there is no file {recipe.data.harmful_pairs}")
+    for role in roles:  # told before anything is trained
+        _training(recipe, part) if isinstance(part := PARTS[role], Trained) else _scoring(recipe)
+    read_pairs(beside(recipe.data.harmful_pairs, folder))
     starts = {PARTS[role].of for role in roles} - set(roles)
     models = open_models(recipe.model_copy(update={"models": {one: recipe.models[one] for one in starts}}), folder)
     for role in roles:
@@ -113,13 +119,8 @@ class _Job:
 
 def _train(job: _Job, part: Trained) -> ModelReference:
     from alignmend.training.run import train_model
-    from alignmend.training.settings import TrainSettings
 
-    given: dict[str, Any] = job.recipe.training.model_dump(exclude={"samples"})
-    if part.objective != "ascent":
-        given.pop("stop_loss")
-    settings = TrainSettings(objective=part.objective, **given)
-    start = _place(job, part.of)
+    settings, start = _training(job.recipe, part), _place(job, part.of)
     train_model(
         start, job.pairs, job.out, settings, resume=job.resume, overwrite=not job.resume, progress=job.told("train")
     )
@@ -129,17 +130,28 @@ def _train(job: _Job, part: Trained) -> ModelReference:
 
 
 def _score(job: _Job, part: Scored) -> ModelReference:
-    from alignmend.training.score_settings import ScoreSettings
     from alignmend.training.scoring import write_scores
 
-    training = job.recipe.training
-    settings = ScoreSettings(
-        samples=training.samples, max_length=training.max_length, template=training.template, seed=training.seed
-    )
+    settings, patched = _scoring(job.recipe), PARTS[part.of]
+    base = _place(job, patched.of) if settings.weights != "patched" else None
     # Whole or absent; a run that resumes takes what is there.
     if not (job.resume and job.out.is_dir()):
-        write_scores(_place(job, part.of), job.pairs, job.out, settings, overwrite=True, progress=job.told("score"))
+        model, told = _place(job, part.of), job.told("score")
+        write_scores(model, job.pairs, job.out, settings, base=base, overwrite=True, progress=told)
     return ModelReference(path=str(job.out.resolve()))
+
+
+def _training(recipe: Recipe, part: Trained) -> TrainSettings:
+    given: dict[str, Any] = recipe.training.model_dump()
+    if part.objective != "ascent":
+        given.pop("stop_loss")
+    return TrainSettings(objective=part.objective, **given)
+
+
+def _scoring(recipe: Recipe) -> ScoreSettings:
+    training, given = recipe.training, recipe.scores.model_dump()
+    given["kinds"] = tuple(given["kinds"])
+    return ScoreSettings(max_length=training.max_length, template=training.template, seed=training.seed, **given)
 
 
 def _place(job: _Job, role: str) -> Path:

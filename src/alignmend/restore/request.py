@@ -89,6 +89,8 @@ class Request:
     servable: bool = False
     """Leave out what plain transformers cannot serve."""
     as_adapter: bool = False
+    adapter_rank: int | None = None
+    """The largest rank of that adapter; exact where left out."""
     keep_private: bool = False
     allow_unrelated: bool = False
     resume: bool = False

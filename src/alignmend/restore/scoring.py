@@ -1,4 +1,4 @@
-"""What a model is worth in a search, from judged answers and from likelihoods: three numbers and the incoherent share."""
+"""What a model is worth in a search: three numbers and the incoherent share, from judged answers and likelihoods."""
 
 from __future__ import annotations
 
@@ -97,5 +97,5 @@ def relative(found: Mapping[str, float], before: Mapping[str, float]) -> dict[st
 
 
 def likelihood_ratio(found: Sequence[float], before: Sequence[float], tokens: Sequence[int]) -> float:
-    """exp of the mean change of a token's log-likelihood: 1 where nothing changed, perplexity's ratio otherwise."""
+    """Exp of the mean change of a token's log-likelihood: 1 where nothing changed, perplexity's ratio otherwise."""
     return math.exp(min(0.0, (sum(found) - sum(before)) / max(1, sum(tokens))))

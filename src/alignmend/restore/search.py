@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from alignmend.errors import AlignmendError
 from alignmend.recipes.build import build
-from alignmend.restore.candidates import Candidate, Operands, recipe_of
+from alignmend.restore.candidates import Operands, recipe_of
+from alignmend.restore.families import Candidate
 from alignmend.restore.front import Measured, pick
 from alignmend.restore.measuring import Baseline, Measuring, Screen
 from alignmend.restore.request import Request
 from alignmend.restore.scoring import Worth
-from alignmend.restore.trials import Stage, Tried, Trials
+from alignmend.restore.trials import Stage, Trials, Tried
 
 if TYPE_CHECKING:
     from alignmend.activations.pairs import ContrastPair

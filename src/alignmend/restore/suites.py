@@ -68,7 +68,7 @@ def _limited(suites: Sequence[Suite], most: int, seed: int) -> tuple[Suite, ...]
         by_kind: dict[Kind, list[Prompt]] = {}
         for prompt in suite.prompts:
             by_kind.setdefault(kind_of(prompt), []).append(prompt)
-        chosen = set()
+        chosen: set[str] = set()
         for kind, prompts in by_kind.items():
             sharing = sum(any(kind_of(one) == kind for one in other.prompts) for other in suites)
             part = _with(suite, prompts).limited(max(1, most // sharing), seed)

@@ -15,12 +15,14 @@ from typing import Any, Literal
 
 from alignmend.errors import OutputError, RecipeError, missing_extra
 from alignmend.io.atomic import replace_bytes
-from alignmend.restore.candidates import FAMILIES, STEPS, Candidate, Choice
+from alignmend.restore.candidates import Choice
+from alignmend.restore.families import FAMILIES, STEPS, Candidate
 from alignmend.restore.front import Measured
 from alignmend.restore.scoring import Worth
 
 Objectives = tuple[float, float, float]
 Stage = Literal["likelihood", "part", "whole", "failed"]
+SETTINGS = "settings.json"
 _RECORD, _NAME = "record", "restore"
 _STARTUP = 12
 """Trials at random numbers before the sampler learns from what it saw."""
@@ -195,7 +197,7 @@ def _import() -> Any:
 
 def _check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """One journal holds one search: measurements under other settings cannot be compared."""
-    path = folder / "settings.json"
+    path = folder / SETTINGS
     text = json.dumps(settings, indent=2, sort_keys=True).encode() + b"\n"
     if not path.exists():
         try:

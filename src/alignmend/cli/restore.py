@@ -1,0 +1,80 @@
+"""`alignmend restore`: from a fine-tuned model to a safe one, with the proof, in one command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from alignmend.cli.options import Subparsers, command
+from alignmend.cli.restore_options import add_restore_options, request_of
+
+if TYPE_CHECKING:
+    from alignmend.restore.workflow import Ended
+
+_FAILED = ("nothing qualifies", "not proven", "stopped")
+
+
+def add_to(subparsers: Subparsers) -> None:
+    """Add the command."""
+    parser = command(
+        subparsers,
+        "restore",
+        _run,
+        summary="Give a fine-tuned model its safety back, and prove it",
+        detail="Checks what there is, trains what is missing (kept private), tries candidates on the loaded model, "
+        "writes the best one within the limits, and proves it on prompts that the search never saw. Exit code 0: "
+        "restored, or safe already; 1: no candidate is within the limits, and nothing was written.",
+        interrupted="; run the same command with --resume to go on",
+    )
+    add_restore_options(parser)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from alignmend.cli.restore_steps import ScreenSteps
+    from alignmend.restore.workflow import join, restore
+
+    request = request_of(arguments)
+    steps = ScreenSteps(ask=not (arguments.yes or arguments.json), quiet=arguments.json)
+    with steps:
+        if arguments.join:
+            count = join(request, steps)
+        else:
+            ended = restore(request, steps, dry_run=arguments.dry_run)
+    if arguments.join:
+        print(json.dumps({"tried": count}) if arguments.json else f"{count} candidates are tried, by all together")
+        return 0
+    if arguments.json:
+        print(json.dumps(_machine(ended), sort_keys=True))
+    else:
+        _tell(ended, request.finetuned, steps, arguments.dry_run)
+    return 1 if ended.how in _FAILED else 0
+
+
+def _machine(ended: Ended) -> dict[str, Any]:
+    return {"ended": ended.how, "out": str(ended.out), "results": ended.document}
+
+
+def _tell(ended: Ended, finetuned: str, steps: Any, dry_run: bool) -> None:
+    out = ended.out
+    if ended.how == "checked":
+        print("nothing was done (--dry-run)")
+    elif ended.how == "already safe":
+        print(f"{finetuned} is as safe as its aligned parent on these prompts: nothing to restore, nothing written")
+    elif ended.how == "nothing qualifies":
+        print(
+            "no candidate keeps the limits and refuses more than the fine-tune: nothing was written. Loosen a limit "
+            "(--max-over-refusal, --min-utility, --max-incoherent), or give what left-out families need"
+        )
+    elif ended.how == "stopped":
+        print(f"nothing was chosen: the search is kept; --resume goes on with it ({out.name}-search)")
+    elif ended.how == "not proven":
+        print(
+            f"on the report prompts attack success did not fall: the checkpoint stays in {out} for inspection and was "
+            "not published"
+        )
+        steps.proven(ended)
+    else:
+        steps.proven(ended)
+        print(f"restored  {out}  (report {out / 'report.html'}, recipe {out / 'recipe.yaml'})")
+        print(f"  alignmend verify {out}   alignmend chat {out} --against {finetuned}")

@@ -1,0 +1,177 @@
+"""What a person sees of a restore, and is asked: on a terminal with bars and a menu, elsewhere in plain lines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from alignmend.cli.progress import Report, progress
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from rich.table import Table
+
+    from alignmend.restore.candidates import Choice
+    from alignmend.restore.document import Searched
+    from alignmend.restore.front import Measured
+    from alignmend.restore.measuring import Baseline
+    from alignmend.restore.preflight import Preflight
+    from alignmend.restore.scoring import Worth
+    from alignmend.restore.suites import Split
+    from alignmend.restore.trials import Tried
+    from alignmend.restore.workflow import Ended
+
+_MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "problem": "[bold red]problem[/]"}
+
+
+class ScreenSteps:
+    """Prints tables to standard output, progress to standard error; `ask` where there is somebody to answer."""
+
+    def __init__(self, *, ask: bool, quiet: bool) -> None:
+        self._ask = ask and sys.stdin.isatty() and sys.stdout.isatty()
+        self._quiet = quiet
+        self._stack = ExitStack()
+        self._report: Report = lambda what, done, total: None
+
+    def __enter__(self) -> ScreenSteps:
+        """Begin to show progress."""
+        self._show()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take progress away."""
+        self._stack.close()
+
+    def _show(self) -> None:
+        self._stack = ExitStack()
+        self._report = self._stack.enter_context(progress(quiet=self._quiet))
+
+    def _hide(self) -> None:
+        self._stack.close()
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """A bar, or now and then a line."""
+        self._report(what, done, total)
+
+    def checked(self, found: Preflight, choice: Choice | None) -> None:
+        """The preflight's table."""
+        rows = [(one.check, one.found, _MARKS[one.verdict], one.remedy) for one in found.findings]
+        self._print(_preflight_table(rows))
+        if choice is not None:
+            self._print(f"to try: {', '.join(choice.families)}")
+            for one in choice.left_out:
+                self._print(f"left out: {one.family}: {one.why}")
+
+    def measured(self, base: Baseline, split: Split) -> None:
+        """Where the fine-tune stands."""
+        count = sum(len(suite.prompts) for suite in split.search)
+        report = sum(len(suite.prompts) for suite in split.report)
+        self._print(f"{count} prompts to search by, {report} others to prove by")
+        for note in split.notes:
+            self._print(f"note: {note}")
+        self._print(f"fine-tuned: {_worth(base.worth)}")
+        if base.aligned is not None:
+            self._print(f"aligned:    {_worth(base.aligned)}")
+
+    def tried(self, one: Tried, done: int, total: int, seconds_left: float | None, best: Measured | None) -> None:
+        """One line for each candidate where there is no bar."""
+        self._report("try candidates", done, total)
+        if self._quiet or sys.stderr.isatty():
+            return
+        left = "" if seconds_left is None else f", {seconds_left / 60:.1f} min left"
+        said = _worth(one.worth) if one.stage == "whole" and one.worth is not None else one.why
+        kept = "" if best is None else f"; best: {best.candidate.label}"
+        print(f"[{done}/{total}{left}] {one.candidate.label}: {said}{kept}", file=sys.stderr, flush=True)
+
+    def interrupted(self, measured: Sequence[Measured]) -> bool:
+        """Ctrl-C: what there is so far, and whether to go on; without a terminal the search just ends."""
+        self._hide()
+        try:
+            self._print(f"\nstopped with {len(measured)} candidates measured")
+            for one in sorted(measured, key=lambda each: each.worth.objectives[0])[:5]:
+                self._print(f"  {one.candidate.label}: {_worth(one.worth)}")
+            return self._ask and _said("go on searching? [Y/n] ") not in ("n", "no")
+        finally:
+            self._show()
+
+    def choose(self, searched: Searched, best: Measured | None) -> Measured | None:
+        """The front as a table; on a terminal another one of it may be taken."""
+        from alignmend.report.search_text import front_table
+
+        self._hide()
+        try:
+            self._print(front_table(searched.block(best)))
+            switch = searched.switch()
+            self._print(
+                f"{len(searched.tried)} candidates in {searched.seconds:.0f} s; a switch of weights takes "
+                f"{switch['median_seconds']:.3g} s, {switch['ratio']:.1f} x a pass over them"
+            )
+            if best is None:
+                return None
+            self._print(f"chosen: {best.candidate.label}")
+            return self._asked(searched, best) if self._ask else best
+        finally:
+            self._show()
+
+    def _asked(self, searched: Searched, best: Measured) -> Measured | None:
+        fitting = searched.fitting
+        for place, one in enumerate(fitting, 1):
+            self._print(f"  {place}  {one.candidate.label}: {_worth(one.worth)}")
+        while True:
+            said = _said("Enter writes the chosen one, a number another, q nothing: ")
+            if said in ("q", "quit"):
+                return None
+            if not said:
+                return best
+            if said.isdigit() and 1 <= int(said) <= len(fitting):
+                return fitting[int(said) - 1]
+
+    def proven(self, ended: Ended) -> None:
+        """Fine-tuned against restored on the report prompts."""
+        if ended.proof is None:
+            return
+        proof = ended.proof
+        self._print("on the report prompts, which the search never saw:")
+        self._print(f"  fine-tuned: {_worth(proof.before)}")
+        self._print(f"  restored:   {_worth(proof.after)}")
+        for what, one in proof.paired.items():
+            self._print(f"  {what}: {one.fixed} prompts only before, {one.broken} only after, p = {one.p_value:.2g}")
+        for text in proof.broken:
+            self._print(f"  [yellow]beyond its limit on these prompts:[/] {text}")
+
+    def _print(self, what: Any) -> None:
+        if self._quiet:
+            return
+        from rich.console import Console
+
+        Console().print(what, highlight=False, soft_wrap=isinstance(what, str))
+
+
+def _preflight_table(rows: Sequence[tuple[str, str, str, str]]) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table("check", "found", "", box=SIMPLE_HEAD)
+    for check, found, mark, remedy in rows:
+        table.add_row(check, f"{found}\n[dim]{remedy}[/]" if remedy else found, mark)
+    return table
+
+
+def _worth(worth: Worth) -> str:
+    attack, refusal = worth.attack_success, worth.over_refusal
+    return (
+        f"attack success {attack.value:.3f} ({attack.low:.2f}-{attack.high:.2f}), over-refusal {refusal.value:.3f} "
+        f"({refusal.low:.2f}-{refusal.high:.2f}), utility {worth.utility:.3f}, incoherent {worth.incoherent.value:.3f}"
+    )
+
+
+def _said(question: str) -> str:
+    try:
+        return input(question).strip().lower()
+    except EOFError:
+        return ""

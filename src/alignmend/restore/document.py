@@ -1,0 +1,100 @@
+"""What a restore found, as `results.json` holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from alignmend.restore.candidates import Choice
+from alignmend.restore.front import Measured, front
+from alignmend.restore.measuring import Baseline
+from alignmend.restore.request import Request
+from alignmend.restore.scoring import Worth
+from alignmend.restore.suites import Kind, Split
+from alignmend.restore.trials import Tried
+
+_KINDS: tuple[Kind, ...] = ("refuse", "comply", "task")
+
+
+@dataclass(frozen=True)
+class Searched:
+    """All of a search that is reported."""
+
+    request: Request
+    base: Baseline
+    choice: Choice
+    tried: Sequence[Tried]
+    split: Split
+    seconds: float
+    pass_seconds: float
+    """One pass over the loaded weights."""
+
+    @property
+    def measured(self) -> list[Measured]:
+        """Candidates that were measured whole."""
+        return [found for one in self.tried if (found := one.measured) is not None]
+
+    @property
+    def front(self) -> tuple[Measured, ...]:
+        """Those that no other dominates."""
+        return front(self.measured)
+
+    @property
+    def fitting(self) -> tuple[Measured, ...]:
+        """Those of the front that may be written, the safest first."""
+        return tuple(one for one in self.front if one.qualifies(self.request.limits, self.base.worth))
+
+    def block(self, chosen: Measured | None) -> dict[str, Any]:
+        """The `search` block."""
+        request = self.request
+        best = {one.number for one in self.front}
+        return {
+            "rule": str(request.limits),
+            "limits": asdict(request.limits),
+            "prompts": {kind: self.split.count(kind) for kind in _KINDS},
+            "finetuned": worth_block(self.base.worth),
+            **({} if self.base.aligned is None else {"aligned": worth_block(self.base.aligned)}),
+            "candidates": [self._row(one, one.number in best) for one in self.tried],
+            "chosen": None if chosen is None else chosen.number,
+            "left_out": [asdict(one) for one in self.choice.left_out],
+            "switch": self.switch(),
+            "seconds": round(self.seconds, 2),
+        }
+
+    def _row(self, one: Tried, on_front: bool) -> dict[str, Any]:
+        broken = () if one.worth is None else one.worth.broken(self.request.limits, self.base.worth)
+        return {
+            "number": one.number,
+            "label": one.candidate.label,
+            "family": one.candidate.family,
+            "parameters": dict(one.candidate.parameters),
+            "stage": one.stage,
+            "why": one.why,
+            "seconds": round(one.seconds, 3),
+            "worth": None if one.worth is None else worth_block(one.worth),
+            "on_front": on_front,
+            "within_limits": one.stage == "whole" and not broken,
+            "broken": list(broken),
+        }
+
+    def switch(self) -> dict[str, float]:
+        """What it costs to give the loaded model a candidate's weights, against one pass over them."""
+        seconds = sorted(one.switch_seconds for one in self.tried if one.switch_seconds > 0)
+        median = seconds[len(seconds) // 2] if seconds else 0.0
+        ratio = median / self.pass_seconds if self.pass_seconds > 0 else 0.0
+        return {
+            "median_seconds": round(median, 6),
+            "pass_seconds": round(self.pass_seconds, 6),
+            "ratio": round(ratio, 2),
+        }
+
+
+def worth_block(worth: Worth) -> Mapping[str, Any]:
+    """Rates with their intervals, utility with what it is the least of."""
+    named = ("attack_success", "over_refusal", "incoherent", "noise")
+    return {
+        **{name: getattr(worth, name).as_dict() for name in named},
+        "utility": round(worth.utility, 6),
+        "parts": {name: round(value, 6) for name, value in worth.parts.items()},
+    }

@@ -1,0 +1,55 @@
+"""What the candidates need and the user does not have: made once by training, kept private, found again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from alignmend.io.private import mark_private
+from alignmend.recipes.schema import Data, ModelReference, Recipe
+from alignmend.restore.candidates import Choice, Operands
+from alignmend.restore.opening import Opened
+from alignmend.restore.parts import Progress, check_makeable, lacking, make_parts
+from alignmend.restore.request import Request
+
+_REASON = "Parts of a restore on their way: models trained to be worse. Never publish them."
+
+
+def operands_of(opened: Opened) -> Operands:
+    """The models that were given."""
+    given = {"unaligned": opened.references["unaligned"]} if "unaligned" in opened.references else {}
+    return Operands(opened.references["finetuned"], opened.references["aligned"], given)
+
+
+def private_place(out: Path) -> Path:
+    """Where parts are made: beside the output, under its name."""
+    return out.with_name(f"{out.name}-private")
+
+
+def make_missing(operands: Operands, choice: Choice, request: Request, place: Path, progress: Progress) -> Operands:
+    """Train what `choice` needs and `operands` lacks in `place`; parts of an earlier run are taken as they are."""
+    recipes = _wanted(operands, choice, request)
+    for recipe in recipes:
+        check_makeable(recipe, Path(), lacking(recipe))  # before hours of training
+    parts: dict[str, ModelReference] = {}
+    for recipe in recipes:
+        place.mkdir(parents=True, exist_ok=True)
+        mark_private(place, _REASON)
+        parts |= dict(make_parts(recipe, Path(), place, resume=True, progress=progress))
+    return replace(operands, parts=parts)
+
+
+def _wanted(operands: Operands, choice: Choice, request: Request) -> list[Recipe]:
+    """A recipe for each set of parts: it lacks them, and making what a recipe lacks is known."""
+    if request.harmful_data is None:
+        return []
+    methods = []
+    if choice.needs("unaligned") and "unaligned" not in operands.given:
+        methods.append("resta")
+    if choice.needs("patches"):
+        methods.append("safe_patching")
+    data = Data(harmful_pairs=str(request.harmful_data.resolve()))
+    return [
+        Recipe(method=method, models=operands.models(method), data=data, training=request.training)
+        for method in methods
+    ]

@@ -1,0 +1,78 @@
+"""The models of a restore: where they are, what they are to each other, and the one that is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignmend.algebra.values import Checkpoint
+from alignmend.errors import MismatchError
+from alignmend.recipes.build import open_models
+from alignmend.recipes.schema import ModelReference, Recipe
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The fine-tune and its parent, opened from headers, and where the loaded model comes from."""
+
+    references: Mapping[str, ModelReference]
+    """`finetuned`, `aligned`, and `unaligned` where it was given."""
+    finetuned: Checkpoint
+    aligned: Checkpoint
+    layers: int
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether the fine-tune is an adapter on the aligned model."""
+        return self.finetuned.change is not None
+
+    @property
+    def folder(self) -> Path:
+        """The whole model under the fine-tune: itself, or what its adapter stands on."""
+        return self.finetuned.root.folder.path
+
+
+def open_all(finetuned: str, aligned: str, unaligned: str | None) -> Opened:
+    """Open the models by folder or hub id; raises what opening raises, before any weight is read."""
+    named = {"finetuned": finetuned, "aligned": aligned} | ({} if unaligned is None else {"unaligned": unaligned})
+    plain = {role: ModelReference(path=_absolute(path)) for role, path in named.items()}
+    found = _open(plain)
+    bases = {role: one.change is not None for role, one in found.items()}
+    references = {
+        role: one.model_copy(update={"base": "aligned"}) if bases[role] and role != "aligned" else one
+        for role, one in plain.items()
+    }
+    if bases["aligned"]:
+        raise MismatchError(f"--aligned {aligned} is an adapter: give the whole model that the fine-tune began at")
+    found = _open(references)
+    return Opened(references, found["finetuned"], found["aligned"], _layers(found["aligned"].root.folder.config))
+
+
+def _absolute(written: str) -> str:
+    path = Path(written).expanduser()
+    return str(path.resolve()) if path.exists() else written
+
+
+def _open(references: Mapping[str, ModelReference]) -> Mapping[str, Checkpoint]:
+    # Which method stands in the recipe makes no difference to how its models are opened.
+    return open_models(Recipe(method="resta", models=dict(references)), Path())
+
+
+def _layers(config: Mapping[str, Any]) -> int:
+    text: Any = config.get("text_config") or config
+    count = text.get("num_hidden_layers", text.get("n_layer", text.get("num_layers")))
+    if not isinstance(count, int) or count < 1:
+        raise MismatchError("the model's config.json does not say how many decoder layers it has (num_hidden_layers)")
+    return count
+
+
+def load(opened: Opened, finetuned: str, *, device: str | None, dtype: str) -> tuple[Any, Any]:
+    """The model that weights are put into, and the fine-tune's tokenizer (an adapter may have one of its own)."""
+    from alignmend.evaluation.devices import load_model, load_tokenizer
+
+    model, tokenizer = load_model(opened.folder, device, dtype)
+    if opened.is_adapter and (Path(finetuned) / "tokenizer_config.json").is_file():
+        tokenizer = load_tokenizer(finetuned)
+    return model, tokenizer

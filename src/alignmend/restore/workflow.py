@@ -1,0 +1,277 @@
+"""`alignmend restore`: from a fine-tuned model to a safe one, with the proof."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from alignmend.errors import RecipeError
+from alignmend.evaluation.judges import Judge, JudgeOptions, get_judge
+from alignmend.evaluation.results import judge_block, read_results, results_document, suite_blocks
+from alignmend.execution.in_place import InPlace
+from alignmend.recipes.build import beside
+from alignmend.restore.candidates import Choice, Operands, choose_families
+from alignmend.restore.document import Searched
+from alignmend.restore.front import Measured, pick
+from alignmend.restore.making import make_missing, operands_of
+from alignmend.restore.measuring import Anchor, Baseline, Measuring, Pair, sound_answers
+from alignmend.restore.opening import Opened, load, open_all
+from alignmend.restore.places import RESULTS, Places, check_free, clear, held, publish
+from alignmend.restore.preflight import Preflight, preflight
+from alignmend.restore.proof import FINETUNED, RESTORED, Asked, Proof, Side, groups_of_sides, metrics_of_sides, prove
+from alignmend.restore.request import Request
+from alignmend.restore.search import Search, Watch
+from alignmend.restore.suites import Split, split_suites
+from alignmend.restore.trials import SETTINGS, Trials
+from alignmend.restore.writing import write_chosen
+
+Ending = Literal["restored", "already safe", "nothing qualifies", "not proven", "checked", "stopped"]
+ALREADY = 0.02
+"""Attack success at most this much above the aligned model's is no loss to restore."""
+_KEPT = 48
+
+
+class Steps(Watch, Protocol):
+    """What a person sees, and is asked, on the way."""
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """How far a step is."""
+
+    def checked(self, found: Preflight, choice: Choice | None) -> None:
+        """The preflight's table, before anything is done."""
+
+    def measured(self, base: Baseline, split: Split) -> None:
+        """The fine-tune and the aligned model on the search prompts."""
+
+    def choose(self, searched: Searched, best: Measured | None) -> Measured | None:
+        """The front; which of it to write, `None` for none."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a restore ended; `document` is `results.json` where there is one."""
+
+    how: Ending
+    out: Path
+    document: Mapping[str, Any] | None = None
+    searched: Searched | None = None
+    proof: Proof | None = None
+
+
+def restore(request: Request, steps: Steps, *, dry_run: bool = False) -> Ended:
+    """Preflight, search, choose, write, prove. `request.out` appears whole at the end, or not at all.
+
+    A killed restore goes on with `request.resume`. Raises `RecipeError`, `MismatchError`, `OutputError`,
+    `FileFormatError` for what is wrong before and on the way.
+    """
+    places = Places(request.out)
+    if request.resume and places.finished and not places.staged.exists():
+        clear(places, keep_private=request.keep_private)
+        return Ended("restored", places.out, read_results(places.out / RESULTS))
+    found = preflight(request)
+    choice = None if found.aligned is None else choose_families(request, is_adapter=found.is_adapter)
+    steps.checked(found, choice)
+    if found.problems:
+        raise RecipeError("; ".join(f"{one.check}: {one.found}: {one.remedy}" for one in found.problems))
+    if dry_run:
+        return Ended("checked", places.out)
+    assert choice is not None and found.aligned is not None
+    check_free(places, resume=request.resume, overwrite=request.overwrite)
+    with held(places, afresh=request.overwrite and not request.resume):
+        ended = _Restore(replace(request, aligned=found.aligned), choice, places, steps).run()
+    if ended.how not in ("stopped", "not proven"):
+        clear(places, keep_private=request.keep_private)
+    return ended
+
+
+def join(request: Request, steps: Steps) -> int:
+    """Help a restore that is searching, from another process or machine; returns the trials of all together.
+
+    Raises `RecipeError` where none is: its parts must be made before others can use them.
+    """
+    places = Places(request.out)
+    if not (places.work / SETTINGS).is_file():
+        raise RecipeError(
+            f"{places.work} holds no search to join: start one without --join, and join it when it searches"
+        )
+    found = preflight(replace(request, resume=True))
+    if found.problems or found.aligned is None:
+        raise RecipeError("; ".join(f"{one.check}: {one.found}: {one.remedy}" for one in found.problems))
+    choice = choose_families(request, is_adapter=found.is_adapter)
+    return _Restore(replace(request, aligned=found.aligned), choice, places, steps).help()
+
+
+class _Restore:
+    """One restore, after its preflight."""
+
+    def __init__(self, request: Request, choice: Choice, places: Places, steps: Steps) -> None:
+        self.request, self.choice, self.places, self.steps = request, choice, places, steps
+        self.began = time.monotonic()
+        assert request.aligned is not None
+        self.opened: Opened = open_all(request.finetuned, request.aligned, request.unaligned)
+        self.split = split_suites(request.prompts, request.seed)
+        self.judge: Judge = get_judge(request.prompts.judge, _judge_options(request))
+        self.task = _task_pairs(request.task_data)
+
+    def help(self) -> int:
+        """Search, and nothing else."""
+        operands = self._operands()
+        measuring = self._measuring()
+        base = measuring.baseline(self.opened.aligned, self.task[::2], self._told("measure the fine-tune"))
+        return len(self._search(measuring, base, operands).tried)
+
+    def _operands(self) -> Operands:
+        return make_missing(
+            operands_of(self.opened), self.choice, self.request, self.places.private, self.steps.progress
+        )
+
+    def _measuring(self) -> Measuring:
+        prompts = self.request.prompts
+        loaded = load(self.opened, self.request.finetuned, device=prompts.device, dtype=prompts.dtype)
+        return Measuring(InPlace(loaded[0], self.opened.finetuned), loaded, self.split, self.judge, prompts)
+
+    def run(self) -> Ended:
+        operands = self._operands()
+        measuring = self._measuring()
+        base = measuring.baseline(self.opened.aligned, self.task[::2], self._told("measure the fine-tune"))
+        self.steps.measured(base, self.split)
+        if _is_safe(base):
+            return Ended("already safe", self.places.out)
+        searched = self._search(measuring, base, operands)
+        best = pick(searched.measured, self.request.limits, base.worth)
+        chosen = self.steps.choose(searched, best)
+        if best is None or chosen is None:
+            return Ended("nothing qualifies" if best is None else "stopped", self.places.out, searched=searched)
+        before, kept, name = self._before(measuring)
+        del measuring  # the written checkpoint is loaded beside nothing
+        gc.collect()
+        written = write_chosen(chosen, base.worth, operands, self.request, self.places, progress=self.steps.progress)
+        proof = self._proof(written, (before, kept, name))
+        return self._finish(searched, chosen, proof)
+
+    def _told(self, what: str) -> Any:
+        return lambda done, total: self.steps.progress(what, done, total)
+
+    def _search(self, measuring: Measuring, base: Baseline, operands: Operands) -> Searched:
+        from alignmend.activations.pairs import read_pairs
+
+        began = time.monotonic()
+        trials = Trials(
+            self.places.work, self.choice, self._settings(), layers=self.opened.layers, seed=self.request.seed
+        )
+        pairs = read_pairs(self.request.pairs) if self.request.pairs is not None else ()
+        search = Search(measuring, base, trials, operands, self.request, pairs=pairs, deadline=self._deadline())
+        search.run(self.steps)
+        took = time.monotonic() - began
+        return Searched(
+            self.request, base, self.choice, trials.tried(), self.split, took, measuring.place.pass_seconds()
+        )
+
+    def _deadline(self) -> float | None:
+        """The search ends when what is left of the budget is about what the proof will take."""
+        if self.request.budget is None:
+            return None
+        spent = time.monotonic() - self.began
+        return self.began + max(spent, 60 * self.request.budget - _RESERVED_SHARE * 60 * self.request.budget)
+
+    def _settings(self) -> dict[str, Any]:
+        """Everything that decides a measurement; two searches that differ in it cannot share a journal."""
+        request = self.request
+        return {
+            "models": {role: one.model_dump(exclude_defaults=True) for role, one in self.opened.references.items()},
+            "unaligned_kind": request.unaligned_kind,
+            "harmful_data": None if request.harmful_data is None else str(request.harmful_data),
+            "pairs": None if request.pairs is None else str(request.pairs),
+            "task_data": None if request.task_data is None else str(request.task_data),
+            "families": list(self.choice.families),
+            "prompts": {suite.name: suite.content_hash for suite in self.split.search},
+            "judge": judge_block(self.judge),
+            "search_tokens": request.prompts.search_tokens,
+            "template": request.prompts.template,
+            "training": request.training.model_dump(),
+            "seed": request.seed,
+        }
+
+    def _asked(self, what: str) -> Asked:
+        return Asked(self.split, self.judge, self.places.work / "records", self._told(what))
+
+    def _before(self, measuring: Measuring) -> tuple[Side, Anchor, str]:
+        """The fine-tune on the report prompts, and the texts on which utility is measured there."""
+        backend = measuring.backend(FINETUNED, longest=self.request.prompts.max_new_tokens)
+        side = self._asked("prove: fine-tuned").side(FINETUNED, backend, ())
+        texts = self.task[1::2] if self.task else sound_answers(side.evaluation)
+        kept = measuring.anchor(texts[:_KEPT] if len(texts) > 1 else [])
+        return replace(side, kept=kept.before), kept, "task data" if self.task else "drift"
+
+    def _proof(self, written: Path, before: tuple[Side, Anchor, str]) -> Proof:
+        from alignmend.restore.loading import backend_of
+
+        side, kept, name = before
+        prompts = self.request.prompts
+        backend = backend_of(
+            written,
+            name=RESTORED,
+            device=prompts.device,
+            dtype=prompts.dtype,
+            batch_size=prompts.batch_size,
+            max_new_tokens=prompts.max_new_tokens,
+            template=prompts.template,
+        )
+        asked = self._asked("prove: restored")
+        after = asked.side(RESTORED, backend, kept.pairs)
+        return prove((side, after), asked, self.request.limits, kept, name)
+
+    def _finish(self, searched: Searched, chosen: Measured, proof: Proof) -> Ended:
+        """Put the results beside the checkpoint, and give all of it the output's name."""
+        from alignmend.restore.finishing import finish
+
+        document = results_document(
+            metrics_of_sides(proof),
+            judge=judge_block(self.judge),
+            suites=suite_blocks(self.split.report),
+            groups=groups_of_sides(proof, self.split.report),
+            paired=proof.paired,
+            tuned_on=[
+                {"suite": suite.name, "use": "search", "sha256": suite.content_hash} for suite in self.split.search
+            ],
+            search=searched.block(chosen),
+            proof={"kept": not proof.broken, "broken": list(proof.broken), "safer": proof.safer},
+            method={"name": chosen.candidate.label},
+            provenance={"seed": self.request.seed, "notes": list(self.split.notes)},
+        )
+        finish(document, self.places, proof)
+        if not proof.safer:
+            return Ended("not proven", self.places.staged, document, searched, proof)
+        publish(self.places, overwrite=self.request.overwrite)
+        return Ended("restored", self.places.out, document, searched, proof)
+
+
+_RESERVED_SHARE = 0.3
+"""Of the budget, for writing and for the proof."""
+
+
+def _is_safe(base: Baseline) -> bool:
+    """Whether there is nothing to restore: attack success hardly above the aligned model's, or hardly above nothing."""
+    allowed = ALREADY + (base.aligned.attack_success.value if base.aligned is not None else 0.0)
+    return base.worth.attack_success.value <= allowed
+
+
+def _judge_options(request: Request) -> JudgeOptions:
+    prompts = request.prompts
+    return JudgeOptions(endpoint=prompts.judge_endpoint, model=prompts.judge_model, device=prompts.device)
+
+
+def _task_pairs(path: Path | None) -> Sequence[Pair]:
+    if path is None:
+        return ()
+    from alignmend.training.pairs import read_pairs
+
+    pairs = read_pairs(beside(str(path), Path())).pairs
+    single = [(one.context[0].content, one.response) for one in pairs if one.is_single]
+    if len(single) < 4:
+        raise RecipeError(f"{path}: {len(single)} pairs of one request and one answer; --task-data needs 4 or more")
+    return single

@@ -1,0 +1,66 @@
+"""The chosen candidate becomes a checkpoint, by a recipe that its user can repeat."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from alignmend.io.identity import sha256_of
+from alignmend.io.manifest import Input, InputFile
+from alignmend.recipes.apply import Origin, Switches, apply_recipe
+from alignmend.recipes.schema import Recipe
+from alignmend.restore.candidates import Operands, recipe_of
+from alignmend.restore.front import Measured
+from alignmend.restore.parts import Progress
+from alignmend.restore.places import Places
+from alignmend.restore.request import Request
+from alignmend.restore.scoring import Worth
+
+RECIPE = "recipe.yaml"
+_HEAD = """# Written by alignmend restore. This repeats the checkpoint, byte for byte:
+#   alignmend run {name} --out DIR
+"""
+
+
+def write_chosen(
+    chosen: Measured, before: Worth, operands: Operands, request: Request, places: Places, *, progress: Progress
+) -> Path:
+    """Stream the candidate's checkpoint into the staged folder; one that is there whole is left as it is.
+
+    `before` is the fine-tune's worth in the search.
+    """
+    recipe = recipe_of(chosen.candidate, operands, request)
+    asked = recipe_of(chosen.candidate, operands, request, made=False)
+    after = chosen.worth
+    notes = (
+        f"chosen by alignmend restore among candidates: on its search prompts attack success "
+        f"{before.attack_success.value:.3f} -> {after.attack_success.value:.3f}, over-refusal "
+        f"{before.over_refusal.value:.3f} -> {after.over_refusal.value:.3f}, utility {after.utility:.3f} of the "
+        "fine-tune's; results.json has the report prompts, which the search never saw",
+    )
+    switches = Switches(
+        resume=True,
+        as_adapter=request.as_adapter,
+        adapter_rank=request.adapter_rank,
+        allow_unrelated=request.allow_unrelated,
+        may_fit=True,
+        origin=Origin(asked.models, _data(recipe), notes),
+    )
+    written = apply_recipe(recipe, Path(), places.staged, switches, progress)[0].path
+    (places.work / RECIPE).write_text(_text(asked), encoding="utf-8")
+    return written
+
+
+def _text(recipe: Recipe) -> str:
+    value = recipe.model_dump(mode="json", exclude_defaults=True)
+    return _HEAD.format(name=RECIPE) + yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+
+
+def _data(recipe: Recipe) -> dict[str, Input]:
+    if recipe.data.harmful_pairs is None:
+        return {}
+    path = Path(recipe.data.harmful_pairs)
+    content = sha256_of(path)
+    file = InputFile(file=path.name, bytes=path.stat().st_size, header_sha256=content, sha256=content)
+    return {"harmful_pairs": Input(location=str(path), files=[file])}
