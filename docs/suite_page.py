@@ -10,10 +10,14 @@ from alignmend.evaluation.transforms import get_transform, list_transforms
 
 _INTRODUCTION = """# Suites
 
-Each published suite is one file in `src/alignmend/evaluation/suites/definitions/`; none of their data is part of this
-project. A suite is read from a local copy in the folder given with `--data-dir`, else from the hub (its cache first).
-Published sizes and structures are checked when it is loaded; a sample of a suite is named `NAME-sample`. What is
-marked *not verified* was written from memory: check it before you rely on it, licences before all.
+The `starter` suites ship with the package, prompts without answers, written for it: they are there so that a model can
+be measured at once, and so that `search` and `report` prompts never mix. They are small and plain; published suites and
+your own prompts say more, and a number from them compares with no paper's.
+
+Each suite is one file in `src/alignmend/evaluation/suites/definitions/`; no data of the published ones is part of this
+project. A published suite is read from a local copy in the folder given with `--data-dir`, else from the hub (its
+cache first). Published sizes and structures are checked when it is loaded; a sample of a suite is named `NAME-sample`.
+What is marked *not verified* was written from memory: check it before you rely on it, licences before all.
 
 A file of your own (JSONL, JSON, CSV, TSV, plain lines or Parquet) is a suite too: it needs `prompt`, and may have `id`,
 `category`, `subcategory`, `language`, `expected` (`refuse` or `comply`), `answer`, `scoring` (`words`, `number`,
@@ -40,7 +44,8 @@ def page() -> Iterator[str]:
 
 
 def _whole(suite: Definition) -> Iterator[str]:
-    yield from (f"{suite.title}. {suite.paper}. <{suite.address}>", "")
+    credit = "Written for this package." if suite.is_shipped else f"{suite.paper}. <{suite.address}>"
+    yield from (f"{suite.title}. {credit}", "")
     yield f"How to get it: {suite.how_to_get}."
     yield from ("", *(f"- {line}" for line in _facts(suite)))
 
@@ -58,7 +63,7 @@ def _facts(suite: Definition) -> Iterator[str]:
 
 
 def _place(copy: Copy) -> str:
-    places = [f"`{copy.file}`"] if copy.file else []
+    places = [f"`{copy.file}`" + (" of the package" if copy.shipped else "")] if copy.file else []
     if copy.address:
         places.append(f"<{copy.address}>")
     if copy.hub:

@@ -97,7 +97,9 @@ def _suites(arguments: argparse.Namespace) -> int:
         print(_whole_suite(arguments.name, chosen[arguments.name]))
     else:
         for name, suite in chosen.items():
-            licence = suite.licence.split(" (")[0] + ("; gated" if suite.gated else "")
+            licence = suite.licence.split(" (")[0] + (
+                "; gated" if suite.gated else "; ships" if suite.is_shipped else ""
+            )
             print(f"{name:<22} {suite.kind:<10} {suite.default_size:>6}  {licence}")
     return 0
 
@@ -116,7 +118,7 @@ def _whole_suite(name: str, suite: Definition) -> str:
         "address": suite.address,
         "how to get it": suite.how_to_get,
         "gated": "yes" if suite.gated else None,
-        "local copies": ", ".join(copy.file for copy in suite.copies if copy.file) + " in the folder --data-dir",
+        "local copies": _local_copies(suite),
         "not verified": ", ".join(suite.unverified) or None,
     }
     lines = [f"{name}: {suite.title}", ""]
@@ -126,6 +128,11 @@ def _whole_suite(name: str, suite: Definition) -> str:
         for item in items:
             lines += _wrapped(f"{key:<14} ", item)
     return "\n".join(lines)
+
+
+def _local_copies(suite: Definition) -> str | None:
+    files = ", ".join(copy.file for copy in suite.copies if copy.file and not copy.shipped)
+    return f"{files} in the folder --data-dir" if files else None
 
 
 def _wrapped(label: str, text: str) -> list[str]:

@@ -1,7 +1,8 @@
-"""What is known of a published suite, from its file in `definitions/`: source, licence, size, structure, columns.
+"""What is known of a suite, from its file in `definitions/`: source, licence, size, structure, columns.
 
-A suite is one YAML file there; its name is the file's. `unverified` lists the facts of a file that were written from
-memory and not seen at the source.
+A suite is one YAML file there; its name is the file's. Those with a `shipped` copy come with this package, as a file
+in `shipped/`; of the others no data is here. `unverified` lists the facts of a file that were written from memory and
+not seen at the source.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from alignmend.evaluation.suites.suite import Kind
 from alignmend.nearest import nearest
 
 FOLDER = Path(__file__).with_name("definitions")
+SHIPPED = Path(__file__).with_name("shipped")
 Fact = Literal["licence", "size", "structure", "address", "hub", "columns", "gated"]
 
 
@@ -44,15 +46,16 @@ class Structure(_Strict):
 class Copy(_Strict):
     """One form in which the suite is published.
 
-    `file` is its name in a folder of local copies, `hub` a repository of the hub with the file(s) `path` at
-    `revision`, `address` where it can be downloaded by hand. `columns` maps our names to the file's, `drop` are
-    columns that are not kept, `shape` the conversion (see `shapes`), `groups` the category of each of several files,
-    `split` and `prefix` what all rows get as split and lose at the beginning of their ids. `size` differs from the
-    suite's where `sample` is true.
+    `file` is its name in a folder of local copies (where `shipped`, in this package's), `hub` a repository of the hub
+    with the file(s) `path` at `revision`, `address` where it can be downloaded by hand. `columns` maps our names to the
+    file's, `drop` are columns that are not kept, `shape` the conversion (see `shapes`), `groups` the category of each
+    of several files, `split` and `prefix` what all rows get as split and lose at the beginning of their ids. `size`
+    differs from the suite's where `sample` is true.
     """
 
     name: str
     file: str | None = None
+    shipped: bool = False
     hub: str | None = None
     path: tuple[str, ...] = ()
     revision: str | None = None
@@ -75,13 +78,15 @@ class Copy(_Strict):
             raise ValueError(f"unknown shape {self.shape!r}{nearest(self.shape, SHAPES)}")
         if (self.hub is None) != (not self.path):
             raise ValueError("`hub` and `path` go together")
+        if self.shipped and self.file is None:
+            raise ValueError("a shipped copy needs its `file`")
         if self.sample and self.size is None:
             raise ValueError("a sample needs its own `size`")
         return self
 
 
 class Definition(_Strict):
-    """A published suite.
+    """A suite that is known by name.
 
     `size` counts all rows of the whole set, `other_sizes` are those of other packagings that are in use;
     `default_split` is what is loaded when none is asked for. Prompts with one id in suites of one family
@@ -92,8 +97,8 @@ class Definition(_Strict):
     kind: Kind
     expected: Expected | None
     language: str | None
-    paper: str
-    address: str
+    paper: str | None = None
+    address: str | None = None
     licence: str
     unverified: tuple[Fact, ...] = ()
     gated: bool = False
@@ -106,6 +111,17 @@ class Definition(_Strict):
     in_distribution_with: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     copies: tuple[Copy, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _credited(self) -> Definition:
+        if not self.is_shipped and None in (self.paper, self.address):
+            raise ValueError("a published suite needs its `paper` and `address`")
+        return self
+
+    @property
+    def is_shipped(self) -> bool:
+        """Whether it comes with this package."""
+        return any(copy.shipped for copy in self.copies)
 
     @property
     def default_size(self) -> int:

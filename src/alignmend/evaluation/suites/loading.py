@@ -9,7 +9,7 @@ from pathlib import Path
 
 from alignmend.errors import AlignmendError, FileFormatError, RecipeError
 from alignmend.evaluation.records import Expected, Prompt
-from alignmend.evaluation.suites.definition import Copy, Definition, definitions, get_definition
+from alignmend.evaluation.suites.definition import SHIPPED, Copy, Definition, definitions, get_definition
 from alignmend.evaluation.suites.hub import hub_file
 from alignmend.evaluation.suites.rows import Defaults, numbered, to_prompt
 from alignmend.evaluation.suites.structure import misfits, repetition_note
@@ -32,8 +32,9 @@ def load_suite(
 ) -> Suite:
     """The suite called `source`, or in the file `source`; named `name`, or as it is known, or by the file's stem.
 
-    A known suite is read from its local copy in `data_dir` if there is one, else from the hub (cache first); its
-    published size and structure are checked. A sample of one is named `NAME-sample`.
+    A known suite is read from its local copy in `data_dir` if there is one, else from the hub (cache first), one that
+    ships with this package always from there; its published size and structure are checked. A sample of one is named
+    `NAME-sample`.
     A file (JSONL, JSON, CSV, TSV, plain lines, Parquet) has `prompt` and optionally `id` (default: the line's
     number), `category`, `subcategory`, `language`, `expected` (`refuse` or `comply`), `answer`, `scoring`, `split`,
     `source`; other columns are kept in `Prompt.extra`.
@@ -87,13 +88,16 @@ def _load_known(name: str, definition: Definition, data_dir: Path | None, asked:
 
 def _find(name: str, definition: Definition, data_dir: Path | None) -> tuple[Copy, list[Path], Origin]:
     """The copy to read, its files, and where they come from."""
+    shipped = next((copy for copy in definition.copies if copy.shipped), None)
+    if shipped is not None:
+        return _from_file(shipped, SHIPPED / (shipped.file or ""))
     files = [copy for copy in definition.copies if copy.file]
     if data_dir is not None and not data_dir.is_dir():
         raise FileFormatError(f"{data_dir}: not a folder; the folder with local copies of suites is needed")
     for copy in files if data_dir is not None else ():
         path = (data_dir or Path()) / (copy.file or "")
         if path.is_file():
-            return copy, [path], Origin(path.name, _sha256(path), copy=copy.name)
+            return _from_file(copy, path)
     problems = [] if data_dir is None else [f"{data_dir} has no {' or '.join(copy.file or '' for copy in files)}"]
     for copy in definition.copies:
         if copy.hub is None:
@@ -104,6 +108,10 @@ def _find(name: str, definition: Definition, data_dir: Path | None) -> tuple[Cop
             problems.append(str(error))
     problems = problems or ["it is not on the hub, and no folder with a local copy was given"]
     raise FileFormatError(f"suite {name!r}: {'; '.join(problems)}. How to get it: {definition.how_to_get}")
+
+
+def _from_file(copy: Copy, path: Path) -> tuple[Copy, list[Path], Origin]:
+    return copy, [path], Origin(path.name, _sha256(path), copy=copy.name)
 
 
 def _from_hub(copy: Copy, repository: str) -> tuple[Copy, list[Path], Origin]:
