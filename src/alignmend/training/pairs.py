@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,9 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from alignmend.errors import FileFormatError
-from alignmend.io.strict_json import parse_object, shown
-
-_ADVICE = 'write one JSON object on each line, {"prompt": ..., "response": ...} or {"messages": [...]}'
+from alignmend.training.columns import ADVICE, Row, is_safe, prompt_and_response, rows_of
 
 
 @dataclass(frozen=True)
@@ -41,11 +38,12 @@ class TrainingPair:
 
 @dataclass(frozen=True)
 class PairsFile:
-    """All pairs of a file, and the SHA-256 of its bytes."""
+    """All pairs of a file that are wanted, and the SHA-256 of its bytes; `left_out` counts the rows that are not."""
 
     path: Path
     pairs: tuple[TrainingPair, ...]
     sha256: str
+    left_out: int = 0
 
 
 class _Turn(BaseModel):
@@ -61,9 +59,11 @@ class _Messages(BaseModel):
     messages: list[_Turn] = Field(min_length=2)
 
 
-def read_pairs(path: Path) -> PairsFile:
-    """The pairs of a JSONL file: `prompt` and `response`, or chat `messages` that end with the assistant's answer.
+def read_pairs(path: Path, *, safe: bool = False) -> PairsFile:
+    """The pairs of a JSONL or CSV file: `prompt` and `response`, or chat `messages` that end with the answer.
 
+    `columns` says which other names are known. Of rows that say whether their answer is safe (BeaverTails' `is_safe`)
+    only those are wanted that are as `safe` says: by default the unsafe ones, whose harm is to be learned or unlearned.
     Further columns are left alone. Of several answers in one conversation the last is the one that is trained.
     Raises `FileFormatError`, which names the line.
     """
@@ -74,15 +74,17 @@ def read_pairs(path: Path) -> PairsFile:
         raise FileFormatError(f"{path} cannot be read ({error.strerror}): give a JSONL file of pairs") from None
     except UnicodeDecodeError as error:
         raise FileFormatError(f"{path} is not UTF-8 (byte {error.start}): save the file as UTF-8") from None
-    lines = enumerate(text.split("\n"), 1)
-    pairs = tuple(_pair(line, number, f"{path}, line {number}") for number, line in lines if line.strip())
+    rows = [(row, number, f"{path}, line {number}") for number, row in rows_of(path, text)]
+    pairs = tuple(_pair(*one) for one in rows if is_safe(one[0], one[2]) in (None, safe))
+    if rows and not pairs:
+        marked, wanted = ("unsafe", "safe") if safe else ("safe", "unsafe")
+        raise FileFormatError(f"{path} marks all {len(rows)} answers as {marked} (is_safe): {wanted} ones are needed")
     if not pairs:
-        raise FileFormatError(f"{path} holds no pairs: {_ADVICE}")
-    return PairsFile(path, pairs, hashlib.sha256(raw).hexdigest())
+        raise FileFormatError(f"{path} holds no pairs: {ADVICE}")
+    return PairsFile(path, pairs, hashlib.sha256(raw).hexdigest(), len(rows) - len(pairs))
 
 
-def _pair(line: str, number: int, where: str) -> TrainingPair:
-    row = parse_object(line.encode(), where=where, advice=_ADVICE)
+def _pair(row: Row, number: int, where: str) -> TrainingPair:
     pair = _from_messages(row, number, where) if "messages" in row else _from_columns(row, number, where)
     if not pair.response.strip():
         raise FileFormatError(f"{where}: the response is blank: fill it in, or remove the line")
@@ -91,24 +93,18 @@ def _pair(line: str, number: int, where: str) -> TrainingPair:
     return pair
 
 
-def _from_columns(row: Mapping[str, object], number: int, where: str) -> TrainingPair:
-    if missing := [name for name in ("prompt", "response") if name not in row]:
-        found = ", ".join(shown(name) for name in row) or "nothing"
-        raise FileFormatError(f"{where} has no {' and no '.join(missing)}, only {found}: {_ADVICE}")
-    prompt, response = row["prompt"], row["response"]
-    if not isinstance(prompt, str) or not isinstance(response, str):
-        wrong = "prompt" if not isinstance(prompt, str) else "response"
-        raise FileFormatError(f"{where}: {wrong} is {shown(row[wrong])}, not text: {_ADVICE}")
+def _from_columns(row: Row, number: int, where: str) -> TrainingPair:
+    prompt, response = prompt_and_response(row, where)
     return TrainingPair((Message("user", prompt),), response, number)
 
 
-def _from_messages(row: Mapping[str, object], number: int, where: str) -> TrainingPair:
+def _from_messages(row: Row, number: int, where: str) -> TrainingPair:
     try:
         turns = _Messages.model_validate(row).messages
     except ValidationError as error:
         first = error.errors()[0]
         at = ".".join(map(str, first["loc"]))
-        raise FileFormatError(f"{where}: {at}: {first['msg']}: {_ADVICE}") from None
+        raise FileFormatError(f"{where}: {at}: {first['msg']}: {ADVICE}") from None
     if [turn.role for turn in turns[-2:]] != ["user", "assistant"]:
         ending = " and ".join(turn.role for turn in turns[-2:])
         raise FileFormatError(f"{where}: messages end with {ending}: they must end with user and assistant")

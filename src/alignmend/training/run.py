@@ -76,7 +76,7 @@ def train_model(
     """
     base = open_checkpoint_folder(model)
     _check_retain(settings, retain)
-    kept = None if retain is None else read_pairs(retain)
+    kept = None if retain is None else read_pairs(retain, safe=True)
     job = _Job(base, read_pairs(pairs), settings, out, overwrite, progress, kept)
     _refuse_own_input(job)
     state, work = PartialState(cpu=not has_gpu()), working_folder(out)
