@@ -150,6 +150,22 @@ def test_what_is_missing_is_told_and_nothing_is_left(bench: Path, setting: str, 
     assert sorted(bench.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("", r"bad\.jsonl holds no pairs"),
+        ('{"prompt": "What?"}', r"bad\.jsonl, line 1 has no response, only 'prompt'"),
+        ('{"prompt": "' + "What? " * 300 + '", "response": "That."}', r"bad\.jsonl, line 1: the prompt has"),
+    ],
+)
+def test_pairs_that_cannot_be_used_leave_nothing(bench: Path, line: str, told: str) -> None:
+    (bench / "bad.jsonl").write_text(line)
+    before = sorted(bench.iterdir())
+    with pytest.raises(AlignmendError, match=told):
+        run_recipe(recipe(bench, "data.harmful_pairs=bad.jsonl"), bench, bench / "new" / "out", Switches())
+    assert sorted(bench.iterdir()) == before
+
+
 def test_apply_says_that_run_makes_what_is_missing(bench: Path, shipped: Family) -> None:
     with pytest.raises(AlignmendError, match=r"models\.harmful is missing; alignmend run trains it"):
         load_recipe(bench / "r.yaml")

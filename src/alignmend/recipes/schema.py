@@ -17,7 +17,7 @@ from alignmend.methods.registry import Argument, Method, get_method
 from alignmend.nearest import nearest
 from alignmend.recipes.lines import Document, KeyPath, read_yaml
 
-_MAY_BE_EMPTY = ("parameters", "data", "training", "output")
+_MAY_BE_EMPTY = ("parameters", "data", "training", "scores", "output")
 _SWEEP = "list[float]"
 _TYPE_NOTES = ("float", "int", "str")
 _PLAINER = {
@@ -81,9 +81,28 @@ class Training(_Part):
     stop_loss: float | None = None
     """Nats per answer token at which an ascent ends."""
     template: str = "auto"
+    seed: int = 0
+
+
+class Scoring(_Part):
+    """How `run` takes importance scores that the recipe lacks; what is left out is as in `alignmend scores`.
+
+    Template, longest row and seed are those of `training`.
+    """
+
+    method: Literal["snip", "wanda"] = "snip"
+    weights: Literal["patched", "base", "patch"] = "patched"
+    """W: of the patched model, of the model that is patched, or the patch."""
+    tokens: Literal["answer", "question"] = "answer"
+    order: Literal["absolute-then-mean", "mean-then-absolute"] = "absolute-then-mean"
     samples: int = 128
     """Pairs that scores are taken on."""
-    seed: int = 0
+    batch_size: int = 1
+    layers_at_once: int | None = None
+    """Less memory: so many layers are scored, then the pairs pass again."""
+    kinds: list[str] = []
+    """Every parameter of these kinds; the matrices of linear layers inside decoder layers where left out."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 class Recipe(_Part):
@@ -94,6 +113,7 @@ class Recipe(_Part):
     parameters: dict[str, JsonValue] = {}
     data: Data = Data()
     training: Training = Training()
+    scores: Scoring = Scoring()
     output: Output = Output()
 
 
@@ -236,6 +256,6 @@ def _fields_at(schema: type[BaseModel], place: Sequence[str | int]) -> list[str]
     """The keys known at a place inside a schema."""
     if not place:
         return list(schema.model_fields)
-    blocks: dict[str, type[BaseModel]] = {"output": Output, "data": Data, "training": Training}
+    blocks: dict[str, type[BaseModel]] = {"output": Output, "data": Data, "training": Training, "scores": Scoring}
     inner = blocks.get(str(place[0]), ModelReference)
     return list(inner.model_fields)

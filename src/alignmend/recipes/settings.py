@@ -12,7 +12,7 @@ import yaml
 from alignmend.errors import RecipeError
 from alignmend.recipes.lines import Document, KeyPath, parse_yaml
 
-_BLOCKS = ("method", "models", "parameters", "data", "training", "output")
+_BLOCKS = ("method", "models", "parameters", "data", "training", "scores", "output")
 
 
 def override(document: Document, settings: Sequence[str]) -> Document:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignmend.errors import RecipeError
-from alignmend.io.atomic import make_folder, replace_bytes
+from alignmend.errors import OutputError, RecipeError
+from alignmend.io.atomic import replace_bytes
 from alignmend.recipes.apply import Switches
-from alignmend.recipes.build import beside
+from alignmend.recipes.build import beside, sweep
 from alignmend.recipes.schema import Data, ModelReference, Recipe
 from alignmend.restore.parts import PARTS, Progress, Trained, check_makeable, lacking
 from alignmend.restore.recipe_run import Ran, run_recipe
+from alignmend.training.pairs import read_pairs
 
 ROUNDS_NAME = "rounds.json"
 _TARGET = "target"
+_ROUND = re.compile(rf"\.?(round-\d+|{re.escape(ROUNDS_NAME)})")
+"""What may lie in the folder of a sequence: rounds, their private parts, hidden work on them."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Round:
     out: Path
 
     def record(self, ran: Ran) -> dict[str, Any]:
-        """Plain JSON: what was learned from, what it started from, what the manifest tells."""
+        """Plain JSON: what was learned from, what it started from, what each patch kept, what was written."""
         manifest = ran.written[0].manifest
         return {
             "round": self.number,
@@ -38,6 +42,8 @@ class Round:
             "target": manifest.inputs[_TARGET].model_dump(mode="json"),
             "harmful_pairs": manifest.data["harmful_pairs"].model_dump(mode="json"),
             "parameters": manifest.parameters,
+            "patches": [patch.model_dump(mode="json", exclude={"tensors"}) for patch in manifest.patches],
+            "outputs": [output.model_dump(mode="json") for output in manifest.outputs],
             "notes": manifest.notes,
         }
 
@@ -56,6 +62,8 @@ def rounds_of(recipe: Recipe, folder: Path, out: Path) -> Iterator[Round]:
         )
     if recipe.data.harmful_pairs is not None:
         raise RecipeError("data has both sequence and harmful_pairs: put the first file of the sequence there")
+    if len(sweep(recipe)) > 1:
+        raise RecipeError("data.sequence patches one model again and again: give every parameter one value, no sweep")
     target, seed = recipe.models[_TARGET], _seed(recipe)
     for number, pairs in enumerate(recipe.data.sequence, 1):
         given = recipe.data.model_copy(update={"sequence": [], "harmful_pairs": pairs})
@@ -82,14 +90,17 @@ def run_sequence(
 ) -> tuple[Ran, ...]:
     """Run every round of the sequence; `out/rounds.json` tells of those that are done. The last folder is the result.
 
-    All files are looked for before the first round. A sequence that was killed continues with `switches.resume`.
+    All files are read before the first round. A sequence that was killed continues with `switches.resume`; a round
+    whose target was made anew does not count as done.
     """
     rounds = list(rounds_of(recipe, folder, out))
     missing = [one.pairs for one in rounds if not beside(one.pairs, folder).is_file()]
     if missing:
         raise RecipeError(f"data.sequence: there is no file {missing[0]}")
+    for one in rounds:
+        read_pairs(beside(one.pairs, folder))
     check_makeable(rounds[0].recipe, folder, lacking(rounds[0].recipe))
-    make_folder(out)
+    _check_place(out)
     done: list[Ran] = []
     for one in rounds:
         ran = run_recipe(
@@ -99,6 +110,15 @@ def run_sequence(
         records = [each.record(found) for each, found in zip(rounds, done, strict=False)]
         replace_bytes(out / ROUNDS_NAME, (json.dumps(records, indent=2, sort_keys=True) + "\n").encode())
     return tuple(done)
+
+
+def _check_place(out: Path) -> None:
+    """Refuse to put rounds among other things."""
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out} exists and is not a folder: choose another name")
+    others = [path.name for path in sorted(out.iterdir()) if not _ROUND.match(path.name)] if out.is_dir() else []
+    if others:
+        raise OutputError(f"{out} holds other things than rounds, such as {others[0]}: choose another folder")
 
 
 def _numbered(one: Round, progress: Progress | None) -> Progress | None:

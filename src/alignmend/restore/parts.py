@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from alignmend.errors import RecipeError
+from alignmend.errors import FileFormatError, OutputError, RecipeError
+from alignmend.io.identity import sha256_of
+from alignmend.io.manifest import read_manifest
 from alignmend.methods.registry import get_method
 from alignmend.recipes.build import beside, open_models
 from alignmend.recipes.schema import ModelReference, Recipe
@@ -121,9 +124,16 @@ def _train(job: _Job, part: Trained) -> ModelReference:
     from alignmend.training.run import train_model
 
     settings, start = _training(job.recipe, part), _place(job, part.of)
-    train_model(
-        start, job.pairs, job.out, settings, resume=job.resume, overwrite=not job.resume, progress=job.told("train")
-    )
+    told = job.told("train")
+    try:
+        train_model(start, job.pairs, job.out, settings, resume=job.resume, overwrite=not job.resume, progress=told)
+    except OutputError as error:
+        if job.resume and job.out.is_dir():
+            raise OutputError(
+                f"{job.out} was made from another model, from other pairs or with other settings: remove it, or run "
+                "without --resume to make it anew"
+            ) from error
+        raise
     # An adapter says what it stands on.
     base = None if job.recipe.training.lora_rank is None else part.of
     return ModelReference(path=str(job.out.resolve()), base=base)
@@ -134,11 +144,22 @@ def _score(job: _Job, part: Scored) -> ModelReference:
 
     settings, patched = _scoring(job.recipe), PARTS[part.of]
     base = _place(job, patched.of) if settings.weights != "patched" else None
-    # Whole or absent; a run that resumes takes what is there.
-    if not (job.resume and job.out.is_dir()):
+    if not (job.resume and _is_scored(job, settings)):
         model, told = _place(job, part.of), job.told("score")
         write_scores(model, job.pairs, job.out, settings, base=base, overwrite=True, progress=told)
     return ModelReference(path=str(job.out.resolve()))
+
+
+def _is_scored(job: _Job, settings: ScoreSettings) -> bool:
+    """Whether the run that is resumed has taken these scores; they are whole or absent."""
+    try:
+        told = read_manifest(job.out).parameters
+    except FileFormatError:
+        return False
+    asked = json.loads(json.dumps(asdict(settings))) | {"template": told.get("template")}  # there it has its own name
+    pairs = told.get("pairs")
+    same_pairs = isinstance(pairs, dict) and pairs.get("sha256") == sha256_of(job.pairs)
+    return same_pairs and asked.items() <= told.items()
 
 
 def _training(recipe: Recipe, part: Trained) -> TrainSettings:

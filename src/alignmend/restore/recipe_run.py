@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignmend.errors import FileFormatError, OutputError
+from alignmend.io.atomic import make_folder, no_empty_folders
 from alignmend.io.identity import sha256_of
-from alignmend.io.manifest import Input, InputFile, Manifest, read_manifest
+from alignmend.io.manifest import MANIFEST_NAME, Input, InputFile, Manifest, read_manifest
 from alignmend.io.private import MARKER_NAME, mark_private
 from alignmend.io.staging import settle
 from alignmend.recipes.apply import Origin, Switches, apply_recipe
@@ -56,15 +58,19 @@ def run_recipe(
     _check_place(out, place, switches, has_parts=bool(wanted))
     data = _data(recipe, folder) if wanted else {}
     whole = {**data, **(stages[0].data if stages[0] is not None else {})}
-    if wanted and switches.resume and (done := _finished(recipe, whole, out)):
+    if wanted and switches.resume and (done := _finished(recipe, folder, whole, out)):
         settle(out)
         return Ran(done, _left(place, wanted, keep_private=keep_private))
+    if wanted and len(stages) == 1 and _is_taken(out) and not switches.overwrite:  # of a sweep, a part may be there
+        raise OutputError(
+            f"{out} exists and is not empty, and is not what this recipe makes of these files: choose another folder, "
+            "or pass --overwrite to replace it"
+        )
     origin = Origin(recipe.models, data, told)
-    if wanted:
-        _prepare(place)
+    with no_empty_folders(place.parent), _prepared(place) if wanted else nullcontext():
         made = dict(make_parts(recipe, folder, place, resume=switches.resume, progress=report))
-        recipe = recipe.model_copy(update={"models": {**recipe.models, **made}})
-    written = apply_recipe(recipe, folder, out, replace(switches, may_fit=True, origin=origin), report)
+        whole_recipe = recipe.model_copy(update={"models": {**recipe.models, **made}})
+        written = apply_recipe(whole_recipe, folder, out, replace(switches, may_fit=True, origin=origin), report)
     return Ran(written, _left(place, wanted, keep_private=keep_private))
 
 
@@ -91,8 +97,7 @@ def _check_place(out: Path, place: Path, switches: Switches, *, has_parts: bool)
     """Refuse before hours of training what would be refused after them."""
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} exists and is not a folder: choose another name")
-    taken = out.is_dir() and any(out.iterdir())
-    if taken and not (switches.overwrite or switches.resume):
+    if _is_taken(out) and not (switches.overwrite or switches.resume):
         raise OutputError(f"{out} exists and is not empty: choose another folder, or pass --overwrite to replace it")
     if has_parts and place.exists() and not (place / MARKER_NAME).is_file():
         raise OutputError(
@@ -101,9 +106,20 @@ def _check_place(out: Path, place: Path, switches: Switches, *, has_parts: bool)
         )
 
 
-def _prepare(place: Path) -> None:
-    place.mkdir(parents=True, exist_ok=True)
+def _is_taken(out: Path) -> bool:
+    return out.is_dir() and any(out.iterdir())
+
+
+@contextmanager
+def _prepared(place: Path) -> Iterator[None]:
+    """The folder of parts; where the body fails before there is one, it is gone again."""
+    make_folder(place)
     mark_private(place, "Parts of a safety method on their way: models trained to be worse. Never publish them.")
+    try:
+        yield
+    except BaseException:
+        _remove(place, ())
+        raise
 
 
 def _data(recipe: Recipe, folder: Path) -> dict[str, Input]:
@@ -121,7 +137,7 @@ def _remove(place: Path, roles: Sequence[str]) -> None:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _finished(recipe: Recipe, data: Mapping[str, Input], out: Path) -> tuple[Saved, ...]:
+def _finished(recipe: Recipe, folder: Path, data: Mapping[str, Input], out: Path) -> tuple[Saved, ...]:
     """What an earlier run of this recipe on these files has written, where all of it is whole; else nothing."""
     from alignmend.execution.save import Saved
     from alignmend.execution.steps import StepTable
@@ -133,8 +149,18 @@ def _finished(recipe: Recipe, data: Mapping[str, Input], out: Path) -> tuple[Sav
         asked = one.model_dump(mode="json", exclude_defaults=True)
         if manifest is None or manifest.recipe != asked or not data.items() <= manifest.data.items():
             return ()
+        if _newest(one, folder) > (place / MANIFEST_NAME).stat().st_mtime_ns:  # a model has changed since
+            return ()
         found.append(Saved(place, manifest, StepTable(()), {}, ()))
     return tuple(found)
+
+
+def _newest(recipe: Recipe, folder: Path) -> int:
+    """When the weights of the models that the recipe names were last written, in nanoseconds."""
+    given = (one for role in recipe.models.values() for one in (role if isinstance(role, list) else [role]))
+    places = [beside(one.path, folder) for one in given]
+    files = [path for place in places for path in (place.glob("*.safetensors") if place.is_dir() else [place])]
+    return max((path.stat().st_mtime_ns for path in files if path.is_file()), default=0)
 
 
 def _whole(place: Path) -> Manifest | None:

@@ -23,6 +23,7 @@ except ImportError as error:
 
 from alignmend.execution.save import save
 from alignmend.io.adapter import open_adapter_folder
+from alignmend.io.atomic import no_empty_folders
 from alignmend.io.folder import CheckpointFolder, is_adapter_folder, open_checkpoint_folder
 from alignmend.io.identity import identity
 from alignmend.io.manifest import Input, Manifest, Versions
@@ -93,7 +94,14 @@ def write_scores(
     chosen, out = settings or ScoreSettings(), Path(out)
     inputs, file = _inputs(model, adapter, base, chosen), read_pairs(Path(data))
     _refuse_own_input(out, inputs, file)
-    check_place(out, overwrite=overwrite)
+    with no_empty_folders(out.absolute().parent):
+        check_place(out, overwrite=overwrite)
+        return _written(inputs, file, out, chosen, overwrite=overwrite, progress=progress)
+
+
+def _written(
+    inputs: _Inputs, file: PairsFile, out: Path, chosen: ScoreSettings, *, overwrite: bool, progress: Progress | None
+) -> Scored:
     with score_stage(out, overwrite=overwrite) as stage, quiet():
         with _scored_folder(inputs, chosen, stage.path / "merged") as folder:
             encoded = _encoded(folder, file, chosen)
