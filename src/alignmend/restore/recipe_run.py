@@ -147,12 +147,17 @@ def _finished(recipe: Recipe, folder: Path, data: Mapping[str, Input], out: Path
         place = out / name if name else out
         manifest = _whole(place)
         asked = one.model_dump(mode="json", exclude_defaults=True)
-        if manifest is None or manifest.recipe != asked or not data.items() <= manifest.data.items():
+        if manifest is None or manifest.recipe != asked or not _same_files(data, manifest.data):
             return ()
         if _newest(one, folder) > (place / MANIFEST_NAME).stat().st_mtime_ns:  # a model has changed since
             return ()
         found.append(Saved(place, manifest, StepTable(()), {}, ()))
     return tuple(found)
+
+
+def _same_files(asked: Mapping[str, Input], told: Mapping[str, Input]) -> bool:
+    """Whether it was the same data; where they were seen from does not matter."""
+    return all(name in told and told[name].files == one.files for name, one in asked.items())
 
 
 def _newest(recipe: Recipe, folder: Path) -> int:
