@@ -51,7 +51,7 @@ class Prompts:
     judge_model: str | None = None
     judge_endpoint: str | None = None
     search_prompts: int = 48
-    """Of each kind (to be refused, borderline, harmless), at most, in the search; the others are for the report."""
+    """To be refused, to be answered, and with a known answer: so many of each in the search, shared among suites."""
     max_new_tokens: int = 256
     search_tokens: int = 48
     """Longest answer in the search."""

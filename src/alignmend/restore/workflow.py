@@ -270,7 +270,7 @@ def _task_pairs(path: Path | None) -> Sequence[Pair]:
         return ()
     from alignmend.training.pairs import read_pairs
 
-    pairs = read_pairs(beside(str(path), Path())).pairs
+    pairs = read_pairs(beside(str(path), Path()), safe=True).pairs
     single = [(one.context[0].content, one.response) for one in pairs if one.is_single]
     if len(single) < 4:
         raise RecipeError(f"{path}: {len(single)} pairs of one request and one answer; --task-data needs 4 or more")

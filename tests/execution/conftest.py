@@ -1,0 +1,3 @@
+from tests.fixtures_organisms import shipped
+
+__all__ = ["shipped"]
