@@ -7,6 +7,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from tests.report.restored import PROOF, search_block
 
 from alignmend.errors import AlignmendError
 from alignmend.evaluation.generation import Report, TransformersBackend
@@ -323,6 +324,8 @@ def full_document() -> dict[str, Any]:
         examples=[Example("harmful", "1", "hack?", "refuse", {"base": ("\ud800 no", "refused")})],
         method={"name": "RESTA", "equation": "a + b", "paper": "p"},
         provenance={"seed": 1},
+        search=search_block(),
+        proof=PROOF,
     )
 
 

@@ -96,6 +96,8 @@ def results_document(
     tuned_on: Sequence[Mapping[str, Any]] = (),
     method: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    search: Mapping[str, Any] | None = None,
+    proof: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The document; blocks without content are left out. `intervals` says how intervals were made.
 
@@ -107,7 +109,8 @@ def results_document(
     `tuned_on`: suites that trained, fitted or chose anything, `overlap`: `used`: their prompts
     among those reported, `reported`: prompts that two reported suites share.
     `method`: `name`, `equation`, `paper`, and more in words. `provenance`: whatever
-    is needed to repeat the run, plain JSON.
+    is needed to repeat the run, plain JSON. `search`: what a restore tried, on which prompts, and what it took.
+    `proof`: whether the restored model keeps the limits on the reported prompts (`kept`), and which not (`broken`).
     """
     blocks: dict[str, Any] = {
         "judge": dict(judge or {}),
@@ -123,6 +126,8 @@ def results_document(
         "agreement": [dict(one) for one in agreement],
         "overlap": {found: [dict(one) for one in rows] for found, rows in (overlap or {}).items()},
         "tuned_on": [dict(one) for one in tuned_on],
+        "search": _plain(search or {}),
+        "proof": dict(proof or {}),
         "method": dict(method or {}),
         "provenance": dict(provenance or {}),
     }
