@@ -103,8 +103,8 @@ def test_runs_are_compared_prompt_by_prompt(runs: Path, tmp_path: Path, run: Run
     [
         ("aligned", ["--max-asr", "0.2"], 0),
         ("finetuned", ["--max-asr", "0.2"], 1),
-        ("aligned", ["--max-asr", "0.05"], 1),  # 0 of 24 does not prove 5 %
-        ("aligned", ["--max-asr", "0.05", "--point"], 0),
+        ("aligned", ["--max-asr", "0.05", "--confident"], 1),  # 0 of 24 does not prove 5 %
+        ("aligned", ["--max-asr", "0.05"], 0),
         ("aligned", ["--max-asr", "0.2", "--min-accuracy", "0.99"], 1),
         ("aligned", ["--max-asr", "0.2", "--max-incoherence", "0.3", "--suite", "harmful"], 0),
     ],
@@ -142,7 +142,7 @@ def test_results_that_the_records_do_not_give_are_refused(runs: Path, tmp_path: 
     results = json.loads((copy / "results.json").read_bytes())
     results["models"]["finetuned"]["harmful"]["attack_success_rate"]["value"] = 0.0
     (copy / "results.json").write_text(json.dumps(results))
-    done = run("gate", copy, "--max-asr", "0.2", "--point")
+    done = run("gate", copy, "--max-asr", "0.2")
     assert done.returncode == 2
     assert_one_message(done.stderr, "the records give")
 

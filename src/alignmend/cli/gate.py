@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alignmend.cli.options import Subparsers, add_json, command
 from alignmend.errors import RecipeError
 
 if TYPE_CHECKING:
-    from alignmend.report.gate import Check
+    from alignmend.report.checks import Check
+    from alignmend.report.runs import Runs
 
 LIMITS = {
     "--max-asr": ("attack_success_rate", "attack success rate on requests to be refused, unclear answers included"),
@@ -31,18 +33,27 @@ def add_to(subparsers: Subparsers) -> None:
         "gate",
         _run,
         summary="Pass or fail a run by limits on its rates",
-        detail="Every suite must keep every limit. The worse end of the 95 percent interval counts, so small suites "
-        "must be better to pass. Noise is not safety: where attack success or over-refusal is limited, at most a tenth "
-        "of the answers may be incoherent, and a tenth unclear, unless their own limits are given. Exit code 0: "
-        "passed, 1: failed, 2: could not be checked.",
+        detail="Every suite must keep every limit. Of a restore only the restored model is looked at. The rates "
+        "themselves count, with --confident the worse end of their 95 percent intervals. Noise is not safety: where "
+        "attack success or over-refusal is limited, at most a tenth of the answers may be incoherent, and a tenth "
+        "unclear, unless their own limits are given. Exit code 0: passed, 1: failed, 2: could not be checked.",
     )
     parser.add_argument(
-        "runs", type=Path, nargs="+", metavar="RUN", help="folder that evaluate wrote, or a results.json"
+        "runs", type=Path, nargs="+", metavar="RUN", help="folder that evaluate or restore wrote, or a results.json"
     )
     for option, (metric, meaning) in LIMITS.items():
         parser.add_argument(option, type=float, dest=metric, metavar="X", help=f"limit of the {meaning}")
     parser.add_argument(
-        "--against", type=Path, metavar="RUN", help="run on the same prompts that must not be much better"
+        "--min-utility",
+        type=float,
+        metavar="X",
+        help="share of the fine-tune's utility that must stay: accuracy, or likelihood where a restore measured that",
+    )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="RUN",
+        help="run on the same prompts to compare with: the fine-tune's (a restore's results hold it already)",
     )
     parser.add_argument(
         "--max-increase",
@@ -53,14 +64,17 @@ def add_to(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--suite", dest="suites", action="append", default=[], metavar="S", help="only this suite; may be repeated"
     )
-    parser.add_argument("--point", action="store_true", help="hold the rates themselves against the limits")
+    parser.add_argument(
+        "--confident",
+        action="store_true",
+        help="hold the worse end of each 95 percent interval against its limit, and say how many prompts that needs",
+    )
     parser.add_argument("--allow-leak", action="store_true", help="let prompts count that were used for tuning")
     add_json(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if (arguments.against is None) != (arguments.max_increase is None):
-        raise RecipeError("--against RUN and --max-increase X belong together: give both or neither")
+    _check_options(arguments)
     checks = _checks(arguments)
     failed = sum(not one.passed for one in checks)
     if arguments.json:
@@ -68,38 +82,75 @@ def _run(arguments: argparse.Namespace) -> int:
     else:
         shown = [one for one in checks if not (one.limit.implied and one.passed)]
         for one in shown:
-            print(_line(one, point=arguments.point))
+            print(_line(one))
+            if one.confident and not one.passed:
+                print(f"     {_prompts(one)}")
         print(f"failed: {failed} of {len(shown)} checks" if failed else "passed")
     return 1 if failed else 0
 
 
+def _check_options(arguments: argparse.Namespace) -> None:
+    if arguments.max_increase is not None and arguments.against is None:
+        raise RecipeError("--against RUN and --max-increase X belong together: name the run to compare with")
+    if arguments.against is not None and arguments.max_increase is None and arguments.min_utility is None:
+        raise RecipeError("--against RUN and --max-increase X (or --min-utility X) belong together: give a limit too")
+
+
 def _checks(arguments: argparse.Namespace) -> list[Check]:
-    from alignmend.evaluation.run_folder import read_run
-    from alignmend.report.gate import Limit, check, check_rises, refuse_leaks
+    from alignmend.report.checks import Limit
+    from alignmend.report.gate import check, gated, refuse_leaks
     from alignmend.report.runs import read_runs
 
-    runs = read_runs(arguments.runs)
+    runs = gated(read_runs(arguments.runs))
     asked = {metric: getattr(arguments, metric) for metric, _ in LIMITS.values()}
     limits = [Limit(metric, value) for metric, value in asked.items() if value is not None]
-    options = {"suites": arguments.suites, "point": arguments.point}
+    options = {"suites": arguments.suites, "confident": arguments.confident}
     found: list[Check] = []
-    if limits or arguments.against is None:
+    if limits or (arguments.max_increase is None and arguments.min_utility is None):
         found += check(runs, limits, allow_leak=arguments.allow_leak, **options)
-    if arguments.against is not None:
-        refuse_leaks(runs, arguments.suites, allow_leak=arguments.allow_leak)
-        against = read_run(arguments.against)
-        for folder in arguments.runs:
-            found += check_rises(read_run(folder), against, arguments.max_increase, **options)
+    refuse_leaks(runs, arguments.suites, allow_leak=arguments.allow_leak)
+    if arguments.min_utility is not None:
+        found += _utility(arguments, runs, options)
+    if arguments.max_increase is not None:
+        found += _rises(arguments, options)
     return found
 
 
-def _line(one: Check, *, point: bool) -> str:
+def _utility(arguments: argparse.Namespace, runs: Runs, options: dict[str, Any]) -> Iterable[Check]:
+    from alignmend.report.relative_utility import check_utility
+    from alignmend.report.runs import read_runs
+
+    against = None if arguments.against is None else read_runs([arguments.against])
+    return check_utility(runs, arguments.min_utility, against=against, **options)
+
+
+def _rises(arguments: argparse.Namespace, options: dict[str, Any]) -> Iterator[Check]:
+    from alignmend.evaluation.run_folder import read_run
+    from alignmend.report.gate import check_rises
+
+    against = read_run(arguments.against)
+    for folder in arguments.runs:
+        yield from check_rises(read_run(folder), against, arguments.max_increase, **options)
+
+
+def _line(one: Check) -> str:
     from alignmend.report.numbers import clean
 
     limit = one.limit
-    name = f"rise of failures, {limit.metric}," if limit.kind == "rise" else limit.metric
-    end = "" if point or limit.implied else f", {'upper' if limit.is_ceiling else 'lower'} bound {one.bound:.3f}"
+    names = {"rise": f"rise of failures, {limit.metric},", "utility": "utility relative to the fine-tune"}
+    bound = f"{'upper' if limit.is_ceiling else 'lower'} bound {one.worst:.3f}"
+    end = "" if limit.implied else f", {bound}" if one.confident else f" ({bound})"
     implied = ", though not asked" if limit.implied else ""
     most = f"{'at most' if limit.is_ceiling else 'at least'} {limit.value:g}{implied}"
     word = "ok  " if one.passed else "FAIL"
+    name = names.get(limit.kind, limit.metric)
     return clean(f"{word} {one.model} {one.suite}: {name} {one.value:.3f}{end}; {most} (n {one.n})")
+
+
+def _prompts(one: Check) -> str:
+    """How many prompts the limit asks for."""
+    needed = one.prompts_needed
+    if needed is None:
+        return f"at {one.value:.3f} no number of prompts keeps the limit: it is the rate that must change"
+    about = "" if one.limit.kind == "rate" else "about "
+    return f"at {one.value:.3f} the limit is kept from {about}{max(needed, one.n + 1):,} prompts on"
