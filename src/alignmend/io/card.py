@@ -17,11 +17,8 @@ _FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)\r?\n---\s*?$", re.DOTALL | re.MULTI
 _LICENCE_KEYS = ("license", "license_name", "license_link")
 
 
-def read_licence(folder: Path) -> dict[str, str]:
-    """`license`, `license_name`, `license_link`, as far as the front matter of the folder's README has them.
-
-    A README that is missing or cannot be understood says nothing about a licence: the result is empty.
-    """
+def read_front_matter(folder: Path) -> dict[str, object]:
+    """The front matter of the folder's README; empty where there is none, or none that can be understood."""
     try:
         with (folder / CARD_NAME).open("rb") as file:
             text = file.read(_MAX_CARD_BYTES).decode("utf-8", errors="replace")
@@ -29,9 +26,16 @@ def read_licence(folder: Path) -> dict[str, str]:
         front = yaml.safe_load(match[1]) if match else None
     except (OSError, yaml.YAMLError, RecursionError, ValueError):
         return {}
-    if not isinstance(front, Mapping):
-        return {}
-    return {key: front[key] for key in _LICENCE_KEYS if isinstance(front.get(key), str)}
+    return {key: value for key, value in front.items() if isinstance(key, str)} if isinstance(front, Mapping) else {}
+
+
+def read_licence(folder: Path) -> dict[str, str]:
+    """`license`, `license_name`, `license_link`, as far as the front matter of the folder's README has them.
+
+    A README that is missing or cannot be understood says nothing about a licence: the result is empty.
+    """
+    front = read_front_matter(folder)
+    return {key: value for key in _LICENCE_KEYS if isinstance(value := front.get(key), str)}
 
 
 def model_card(manifest: Manifest, *, name: str, licence: Mapping[str, str] | None = None) -> str:
