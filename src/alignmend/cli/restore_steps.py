@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from alignmend.restore.measuring import Baseline
     from alignmend.restore.preflight import Preflight
     from alignmend.restore.scoring import Worth
-    from alignmend.restore.suites import Split
     from alignmend.restore.trials import Tried
     from alignmend.restore.workflow import Ended
 
@@ -67,13 +66,11 @@ class ScreenSteps:
             for one in choice.left_out:
                 self._print(f"left out: {one.family}: {one.why}")
 
-    def measured(self, base: Baseline, split: Split) -> None:
+    def measured(self, base: Baseline, held: int) -> None:
         """Where the fine-tune stands."""
-        count = sum(len(suite.prompts) for suite in split.search)
-        report = sum(len(suite.prompts) for suite in split.report)
-        self._print(f"{count} prompts to search by, {report} others to prove by")
-        for note in split.notes:
-            self._print(f"note: {note}")
+        from alignmend.execution.plan import human_bytes
+
+        self._print(f"the model is loaded once; directions are held in at most {human_bytes(held)} of memory")
         self._print(f"fine-tuned: {_worth(base.worth)}")
         if base.aligned is not None:
             self._print(f"aligned:    {_worth(base.aligned)}")

@@ -53,7 +53,7 @@ class InPlace:
     def __init__(
         self, model: Any, start: Checkpoint, *, dtype: str | None = None, threads: int | None = None, memory: int = 0
     ) -> None:
-        self.start = start
+        self.start, self.memory = start, memory
         self._dtype, self._threads = dtype, thread_count(threads)
         self._slots = {name: tensor.detach() for name, tensor in _tensors(model)}
         self._memory = Held(memory, self._threads)

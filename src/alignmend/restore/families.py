@@ -51,9 +51,9 @@ class Candidate:
 
 _RANGES: Mapping[str, tuple[float, float, float]] = MappingProxyType(
     {
-        "resta.coefficient": (0.1, 1.5, 0.05),
-        "resta_drop.coefficient": (0.1, 1.5, 0.05),
-        "resta_layers.coefficient": (0.1, 1.5, 0.05),
+        "resta.coefficient": (0.1, 1.5, 0.025),
+        "resta_drop.coefficient": (0.1, 1.5, 0.025),
+        "resta_layers.coefficient": (0.1, 1.5, 0.025),
         "harm_direction_removal.coefficient": (0.25, 4.0, 0.125),
         "harm_direction_removal_layers.coefficient": (0.25, 4.0, 0.125),
         "safety_arithmetic.coefficient": (0.25, 3.0, 0.125),
@@ -211,7 +211,16 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             "SafePatching: a safety and an over-safety patch where they do not conflict",
             ("patches",),
             _safe_patching,
-            (),
+            tuple(
+                {
+                    "safe_patching.rate": 0.1,
+                    "safe_patching.mode": mode,
+                    "safe_patching.safety": 1.0,
+                    "safe_patching.over_safety": over_safety,
+                    "safe_patching.density": 0.3,
+                }
+                for mode, over_safety in (("strict", 0.5), ("conflict", 0.25))
+            ),
             step_name="safety",
         ),
     }

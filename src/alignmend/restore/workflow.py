@@ -22,10 +22,11 @@ from alignmend.restore.measuring import Anchor, Baseline, Measuring, Pair, sound
 from alignmend.restore.opening import Opened, load, open_all
 from alignmend.restore.places import RESULTS, Places, check_free, clear, held, publish
 from alignmend.restore.preflight import Preflight, preflight
+from alignmend.restore.preflight_memory import available_memory
 from alignmend.restore.proof import FINETUNED, RESTORED, Asked, Proof, Side, groups_of_sides, metrics_of_sides, prove
 from alignmend.restore.request import Request
 from alignmend.restore.search import Search, Watch
-from alignmend.restore.suites import Split, split_suites
+from alignmend.restore.suites import split_suites
 from alignmend.restore.trials import SETTINGS, Trials
 from alignmend.restore.writing import write_chosen
 
@@ -44,8 +45,8 @@ class Steps(Watch, Protocol):
     def checked(self, found: Preflight, choice: Choice | None) -> None:
         """The preflight's table, before anything is done."""
 
-    def measured(self, base: Baseline, split: Split) -> None:
-        """The fine-tune and the aligned model on the search prompts."""
+    def measured(self, base: Baseline, held: int) -> None:
+        """The fine-tune and the aligned model on the search prompts; directions are held in at most `held` bytes."""
 
     def choose(self, searched: Searched, best: Measured | None) -> Measured | None:
         """The front; which of it to write, `None` for none."""
@@ -132,13 +133,15 @@ class _Restore:
     def _measuring(self) -> Measuring:
         prompts = self.request.prompts
         loaded = load(self.opened, self.request.finetuned, device=prompts.device, dtype=prompts.dtype)
-        return Measuring(InPlace(loaded[0], self.opened.finetuned), loaded, self.split, self.judge, prompts)
+        memory = (available_memory() or 0) // 2  # the other half is for answers
+        place = InPlace(loaded[0], self.opened.finetuned, memory=memory)
+        return Measuring(place, loaded, self.split, self.judge, prompts)
 
     def run(self) -> Ended:
         operands = self._operands()
         measuring = self._measuring()
         base = measuring.baseline(self.opened.aligned, self.task[::2], self._told("measure the fine-tune"))
-        self.steps.measured(base, self.split)
+        self.steps.measured(base, measuring.place.memory)
         if _is_safe(base):
             return Ended("already safe", self.places.out)
         searched = self._search(measuring, base, operands)
