@@ -240,12 +240,23 @@ def test_models_that_cannot_be_trained(tiny: Path, pairs: Path, tmp_path: Path) 
         broken / "model.safetensors",
         metadata={"format": "pt"},
     )
-    with pytest.raises(NonFiniteError, match="at step 1 the loss is nan"):
+    with pytest.raises(NonFiniteError, match="the loss is nan before any step: is the model broken"):
         trained(broken, pairs, tmp_path / "out")
     (broken / "config.json").write_text('{"model_type": "no-such-model"}')
     with pytest.raises(FileFormatError, match="not a model that transformers can load for training"):
         trained(broken, pairs, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken"]
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_the_last_finite_checkpoint_stays(
+    tiny: Path, pairs: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(NonFiniteError, match=r"at step 2 the loss is nan .*the last checkpoint before is .*-1\)"):
+        trained(tiny, pairs, tmp_path / "out", learning_rate=1e30, max_steps=10)
+    work = working_folder(tmp_path / "out")
+    kept = work.last_checkpoint()
+    assert kept == work.checkpoints / "checkpoint-1" and [*tmp_path.iterdir()] == [work.path]
+    assert all(bool(tensor.isfinite().all()) for tensor in load_file(kept / "model.safetensors").values())
 
 
 @pytest.mark.slow

@@ -192,6 +192,8 @@ class _Follow(TrainerCallback):  # type: ignore[misc]
         if state.global_step:
             return
         before = measure(self.trainer, self.rows)
+        if not math.isfinite(before.loss):
+            raise NonFiniteError(f"the loss is {before.loss} before any step: is the model broken?")
         if self.reached(before.loss):
             raise ParameterError(
                 f"the loss is {before.loss:.3g} nats per answer token before any step, and the ascent ends at "
@@ -218,9 +220,11 @@ class _Follow(TrainerCallback):  # type: ignore[misc]
             state.log_history[-1]["answer_loss"] = self.answer_loss
         row = _row(state.log_history[-1], self.objective)
         if not math.isfinite(sum(row.values())):
+            kept = self.work.last_checkpoint()
             raise NonFiniteError(
                 f"at step {state.global_step} the loss is {row['loss']} and the norm of the gradient "
                 f"{row['gradient_norm']}: lower the learning rate"
+                + ("" if kept is None else f" (the last checkpoint before is {kept})")
             )
         if self.progress is not None:
             self.progress(self.settings.objective, state.global_step, state.max_steps)
