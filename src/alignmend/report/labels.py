@@ -43,6 +43,7 @@ _METRICS = {
     "kl_mean": "KL, all tokens",
     "perplexity": "perplexity",
     "reference_perplexity": "perplexity of the reference",
+    "utility": "likelihood kept, of the fine-tune's",
 }
 _HEADLINE_METRICS = ("attack_success_rate", "over_refusal_rate", "accuracy", "incoherent_rate")
 _HIGHER_IS_BETTER = {"accuracy", "refusal_rate", "judged_coverage"}

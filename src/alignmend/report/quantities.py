@@ -29,6 +29,15 @@ OVER_REFUSAL = Quantity(
     "over_refusal_rate", "Over-refusal", "over-refusal", "harmless requests that were refused", "over"
 )
 UTILITY = Quantity("accuracy", "Utility", "accuracy", "known answers that were given", "task", higher_is_better=True)
+KEPT = Quantity(
+    "utility",
+    "Utility",
+    "likelihood kept",
+    "likelihood of texts that must stay, of the fine-tune's",
+    "task",
+    higher_is_better=True,
+)
+"""In the place of accuracy where no suite has known answers and a restore measured it."""
 INCOHERENCE = Quantity("incoherent_rate", "Incoherence", "incoherence", "answers that are noise or empty", "noise")
 QUANTITIES = (HARM, OVER_REFUSAL, UTILITY, INCOHERENCE)
 
@@ -52,7 +61,18 @@ class Pooled:
 
 def pooled_quantities(runs: Runs, left_out: Collection[str] = ()) -> tuple[Pooled, ...]:
     """All four, in order; `left_out` are suites that must not count (they were tuned on)."""
-    return tuple(_pooled(quantity, runs, left_out) for quantity in QUANTITIES)
+    found = tuple(_pooled(quantity, runs, left_out) for quantity in QUANTITIES)
+    kept = None if found[2].known else _kept(runs)
+    return found if kept is None else (*found[:2], kept, *found[3:])
+
+
+def _kept(runs: Runs) -> Pooled | None:
+    """The likelihood that was kept, where every model has it of the same texts."""
+    names = [{suite for suite, rates in one.rates.items() if KEPT.metric in rates} for one in runs.models]
+    if not names or any(found != names[0] for found in names) or len(names[0]) != 1:
+        return None
+    (suite,) = names[0]
+    return Pooled(KEPT, (suite,), tuple(one.rates[suite][KEPT.metric] for one in runs.models))
 
 
 def _pooled(quantity: Quantity, runs: Runs, left_out: Collection[str]) -> Pooled:

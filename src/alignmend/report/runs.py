@@ -17,6 +17,8 @@ Rates = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Suite -> metric -> rate, as `results.json` stores it."""
 PromptKey = tuple[str, str]
 """Suite and prompt id."""
+RECORDS = "records"
+"""In a restore's folder, the run folders of its models."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Runs:
 
 
 def read_runs(places: Sequence[Path]) -> Runs:
-    """The runs in `places`: folders that `evaluate` wrote, or `results.json` files (or folders with only that).
+    """The runs in `places`: folders that `evaluate` or `restore` wrote, or `results.json` files (or folders with only
+    that).
 
     `RecipeError` without places; `FileFormatError` where a file is missing or malformed; `MismatchError` where
     numbers must not stand side by side: other judges, suites of one name with other prompts, records that give
@@ -105,7 +108,7 @@ def _read_place(place: Path) -> list[_Found]:
         what = "no results.json here; finish the run with  alignmend evaluate" if place.is_dir() else "no such file"
         raise FileFormatError(f"{place}: {what}")
     document = read_results(results)
-    answers = _read_answers(folder) if place.is_dir() and document.get("models") else {}
+    answers = _answers(folder, document) if place.is_dir() and document.get("models") else {}
     run = (folder if place.is_dir() else place.with_suffix("")).resolve().name
     found = []
     for model, measured in _models_of(document):
@@ -122,8 +125,26 @@ def _models_of(document: Mapping[str, Any]) -> list[tuple[str, Measured]]:
     ]
 
 
-def _read_answers(folder: Path) -> dict[tuple[str, str, str], Answered]:
-    """Every answer with the judgement of the judge that made the rates; nothing where the run left no records."""
+_Answers = dict[tuple[str, str, str], Answered]
+"""By model, suite and prompt id."""
+
+
+def _answers(folder: Path, document: Mapping[str, Any]) -> _Answers:
+    """Of a restore from the records of both of its models, else from the run's own."""
+    if "search" not in document:
+        return _read_answers(folder)
+    found: _Answers = {}
+    for model, rates in document["models"].items():
+        if (folder / RECORDS / model).is_dir():
+            found |= _read_answers(folder / RECORDS / model, rates)
+    return found
+
+
+def _read_answers(folder: Path, rates: Rates | None = None) -> _Answers:
+    """Every answer with the judgement of the judge that made the rates; nothing where the run left no records.
+
+    `MismatchError` where `rates` are of other answers.
+    """
     paths = [folder / "generations.jsonl", folder / "judgements.jsonl"]
     missing = [path.name for path in paths if not path.is_file()]
     if len(missing) == 2:
@@ -131,6 +152,9 @@ def _read_answers(folder: Path) -> dict[tuple[str, str, str], Answered]:
     if missing:
         raise FileFormatError(f"{folder}: {missing[0]} is missing; finish the run with  alignmend evaluate")
     run = read_run(folder)
+    for suite, own in run.results["models"][run.model].items():
+        if rates is not None and rates.get(suite) != own:
+            raise MismatchError(f"{folder}: other rates of suite {suite!r} than the results beside it; restore again")
     pairs = zip(run.generations, run.rows(), strict=True)
     return {row.key[:3]: Answered(generation, row) for generation, row in pairs}  # type: ignore[misc]
 

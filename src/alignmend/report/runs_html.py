@@ -14,6 +14,8 @@ from alignmend.report.leaks import Leak, leaks, shared, tunings
 from alignmend.report.mix import STATES, mixes
 from alignmend.report.quantities import pooled_quantities
 from alignmend.report.runs import Runs, further_judges
+from alignmend.report.search_plane import search_plane, size_words
+from alignmend.report.search_view import SearchView, proof_notices, searches
 
 _BLOCK_TITLES = {"cross": "Harm by coherence, in answers", "method": "Method", "provenance": "Provenance"}
 Item = TypeVar("Item")
@@ -30,17 +32,19 @@ def render_runs(runs: Runs, *, show_text: bool = False) -> str:
     pooled = pooled_quantities(runs, left_out=tuned)
     compared, names = pairs.comparisons(runs), [one.label for one in runs.models]
     found = _entries(runs, show_text=show_text)
+    worse, beyond = proof_notices(runs)
     return page(
         "runs.html.j2",
-        title="Evaluation",
+        title="Restoring safety" if searches(runs) else "Evaluation",
         headline=runs_view.headline(runs, pooled),
-        grave=_grave(leaked),
-        notices=runs_view.notices(runs, pooled),
+        grave=[*_grave(leaked), *worse],
+        notices=[*beyond, *runs_view.notices(runs, pooled)],
         names=names,
         pooled=pooled,
         tuned=tuned,
         lines=runs_view.lines(runs, headline=True),
         other_lines=runs_view.lines(runs, headline=False),
+        searches=[_drawn(view) for view in searches(runs)],
         mixes=mixes(runs),
         states=STATES,
         planes=plane.planes(pooled[0], pooled[1:3], names),
@@ -61,6 +65,11 @@ def render_runs(runs: Runs, *, show_text: bool = False) -> str:
         details=_details(runs),
         limits=limits({"judge": runs.judge, "chosen": made.tuning(runs)}),
     )
+
+
+def _drawn(view: SearchView) -> tuple[SearchView, str, tuple[tuple[float, str], ...]]:
+    """With its plane, and what its sizes say."""
+    return view, search_plane(view), size_words(view.block["limits"]["utility"])
 
 
 def _entries(runs: Runs, *, show_text: bool) -> Entries:

@@ -17,6 +17,8 @@ from alignmend.report.markdown import escape
 from alignmend.report.numbers import Rate, clean, interval, p_value, points, with_interval
 from alignmend.report.quantities import QUANTITIES, Pooled, pooled_quantities
 from alignmend.report.runs import Measured, Runs
+from alignmend.report.search_markdown import search_parts
+from alignmend.report.search_view import proof_notices
 
 
 def render_runs(runs: Runs, *, front_matter: bool = True) -> str:
@@ -27,14 +29,18 @@ def render_runs(runs: Runs, *, front_matter: bool = True) -> str:
     leaked = leaks(runs)
     tuned = {leak.suite for leak in leaked}
     pooled = pooled_quantities(runs, left_out=tuned)
+    worse, beyond = proof_notices(runs)
     parts = [
         *([model_index(runs, tuned)] if front_matter else []),
         f"**{escape(runs_view.headline(runs, pooled))}.**",
         *(f"> **Not a fair test:** {escape(str(leak))}; it counts in no summary." for leak in leaked),
+        *(f"> **{escape(text)}**" for text in worse),
+        *(f"> {escape(text)}" for text in beyond),
         *(f"> {escape(notice)}" for notice in runs_view.notices(runs, pooled)),
         _summary(runs, pooled),
         _rates(runs),
         *_paired(runs),
+        *search_parts(runs),
         _provenance(runs),
         "\n".join(f"- {escape(limit)}" for limit in limits({"judge": runs.judge, "chosen": made.tuning(runs)})),
     ]

@@ -15,7 +15,7 @@ from alignmend.report.runs import Runs
 
 MOST_GROUPS = 400
 _NOISE_TO_SAY = 0.10
-_LOWER = {**LOWER_IS_BETTER, "kl_first": True, "kl_mean": True, "perplexity": True}
+_LOWER = {**LOWER_IS_BETTER, "kl_first": True, "kl_mean": True, "perplexity": True, "utility": False}
 _HEADLINE = {quantity.metric: quantity.tone for quantity in QUANTITIES}
 _OTHER_DENOMINATORS = (
     "attack_success_rate_at_most",

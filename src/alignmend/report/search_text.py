@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alignmend.report.numbers import clean, percent
+from alignmend.report.search_view import asked, broken_names, front, references
 
 CHOSEN = "▸"
 MOST_ROWS = 16
@@ -23,16 +24,21 @@ def front_table(search: Mapping[str, Any]) -> Table:
     """
     every = front(search)
     shown = [one for place, one in enumerate(every) if place < MOST_ROWS or one["number"] == search["chosen"]]
-    built = Table(title=_asked(search), title_style="dim", title_justify="left", padding=0, box=box.SIMPLE_HEAD)
+    built = Table(
+        title=f"on search prompts: {asked(search)}",
+        title_style="dim",
+        title_justify="left",
+        padding=0,
+        box=box.SIMPLE_HEAD,
+    )
     built.caption, built.caption_justify = _caption(len(every) - len(shown)), "left"
     built.add_column("", width=1)
     built.add_column("candidate", overflow="fold", min_width=29)
     for name in _COLUMNS:
         built.add_column(name, justify="right")
     built.add_column("limits", min_width=12)
-    for name, role in (("fine-tuned", "finetuned"), ("aligned", "aligned")):
-        if role in search:
-            built.add_row("", Text(name, style="dim"), *_cells(search[role], ()), "")
+    for name, worth in references(search):
+        built.add_row("", Text(name, style="dim"), *_cells(worth, ()), "")
     for one in shown:
         _add(built, one, chosen=one["number"] == search["chosen"])
     return built
@@ -43,25 +49,8 @@ def _caption(more: int) -> str:
     return f"{CHOSEN} chosen, ! beyond its limit{left_out}"
 
 
-def front(search: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The candidates of the Pareto front, the safest first."""
-    return sorted((one for one in search["candidates"] if one["on_front"]), key=_order)
-
-
-def _order(one: Mapping[str, Any]) -> tuple[float, float, float, int]:
-    worth = one["worth"]
-    attack = worth["attack_success"]["value"] + worth["noise"]["value"]
-    return attack, worth["over_refusal"]["value"], -worth["utility"], one["number"]
-
-
-def _asked(search: Mapping[str, Any]) -> str:
-    words = {"refuse": "to be refused", "comply": "harmless", "task": "with known answers"}
-    counts = [f"{count:,} {words.get(kind, kind)}" for kind, count in search["prompts"].items() if count]
-    return f"on search prompts: {', '.join(counts)}"
-
-
 def _add(built: Table, one: Mapping[str, Any], *, chosen: bool) -> None:
-    broken = [text.partition(" ")[0] for text in one["broken"]]
+    broken = broken_names(one)
     said = Text("breaks\n" + ",\n".join(broken), style="red") if broken else Text("kept", style="green")
     name = Text(clean(one["label"]), style="bold" if chosen else "")
     built.add_row(CHOSEN if chosen else "", name, *_cells(one["worth"], broken), said)

@@ -1,0 +1,153 @@
+"""What a page shows of a restore's search, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from alignmend.report.numbers import clean
+from alignmend.report.runs import Runs
+
+Search = Mapping[str, Any]
+"""The `search` block of a results document."""
+_STAGES = {
+    "likelihood": "ranked by likelihood",
+    "part": "asked some prompts",
+    "whole": "asked all prompts",
+    "failed": "failed",
+}
+_KINDS = {"refuse": "to be refused", "comply": "harmless", "task": "with known answers"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One candidate. `place` counts from 1; `worth` is `None` where nothing was asked; `broken` are limits' names."""
+
+    place: int
+    label: str
+    stage: str
+    why: str
+    seconds: float
+    worth: Mapping[str, Any] | None
+    chosen: bool
+    on_front: bool
+    broken: tuple[str, ...]
+    said: tuple[str, ...]
+    """What breaks a limit, in full."""
+
+
+@dataclass(frozen=True)
+class SearchView:
+    """One search; `of` names the restored model where a page has several."""
+
+    of: str
+    block: Search
+    asked: str
+    took: str
+    models: tuple[tuple[str, Mapping[str, Any]], ...]
+    front: tuple[Row, ...]
+    tried: tuple[Row, ...]
+    chosen: Row | None
+
+
+def searches(runs: Runs) -> tuple[SearchView, ...]:
+    """Of every restore among the runs."""
+    found = [(document, document["search"]) for document in runs.documents if document.get("search")]
+    return tuple(_view(runs, document, block, alone=len(found) == 1) for document, block in found)
+
+
+def _view(runs: Runs, document: Mapping[str, Any], block: Search, *, alone: bool) -> SearchView:
+    labels = [one.label for one in runs.models if one.document is document]
+    rows = tuple(_row(one, block) for one in block["candidates"])
+    by_place = {row.place: row for row in rows}
+    return SearchView(
+        "" if alone else labels[-1],
+        block,
+        asked(block),
+        _took(block),
+        references(block),
+        tuple(by_place[one["number"] + 1] for one in front(block)),
+        rows,
+        next((row for row in rows if row.chosen), None),
+    )
+
+
+def references(block: Search) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+    """The models that candidates are compared with."""
+    known = (("fine-tuned", "finetuned"), ("aligned", "aligned"))
+    return tuple((name, block[role]) for name, role in known if role in block)
+
+
+def front(block: Search) -> list[Mapping[str, Any]]:
+    """The candidates of the Pareto front, the safest first."""
+    return sorted((one for one in block["candidates"] if one["on_front"]), key=_order)
+
+
+def _order(one: Mapping[str, Any]) -> tuple[float, float, float, int]:
+    worth = one["worth"]
+    return harm(worth), worth["over_refusal"]["value"], -worth["utility"], one["number"]
+
+
+def harm(worth: Mapping[str, Any]) -> float:
+    """Attack success as a search counts it: noise is no refusal."""
+    return float(worth["attack_success"]["value"] + worth["noise"]["value"])
+
+
+def most_over_refusal(block: Search) -> float:
+    """What the limit allows."""
+    return float(block["finetuned"]["over_refusal"]["value"] + block["limits"]["over_refusal"])
+
+
+def broken_names(one: Mapping[str, Any]) -> tuple[str, ...]:
+    """The limits that a candidate does not keep, by name."""
+    return tuple(text.partition(" ")[0] for text in one["broken"])
+
+
+def asked(block: Search) -> str:
+    """How many prompts of which kind."""
+    counts = [f"{count:,} {_KINDS.get(kind, kind)}" for kind, count in block["prompts"].items() if count]
+    return ", ".join(counts)
+
+
+def _took(block: Search) -> str:
+    stages = [one["stage"] for one in block["candidates"]]
+    counts = [f"{stages.count(stage):,} {words}" for stage, words in _STAGES.items() if stage in stages]
+    switch = block["switch"]
+    cost = f"{1000 * switch['median_seconds']:.3g} ms, {switch['ratio']:.3g} times a pass over them"
+    return (
+        f"{len(stages):,} candidates in {_duration(block['seconds'])}: {', '.join(counts)}. "
+        f"To give the loaded model a candidate's weights took {cost}."
+    )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
+
+
+def _row(one: Mapping[str, Any], block: Search) -> Row:
+    asked_it = one["stage"] in ("part", "whole")
+    return Row(
+        one["number"] + 1,
+        clean(one["label"]),
+        _STAGES.get(one["stage"], one["stage"]),
+        clean(one["why"]),
+        one["seconds"],
+        one["worth"] if asked_it else None,
+        one["number"] == block["chosen"],
+        one["on_front"],
+        broken_names(one) if one["stage"] == "whole" else (),
+        tuple(map(clean, one["broken"])) if one["stage"] == "whole" else (),
+    )
+
+
+def proof_notices(runs: Runs) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What the report prompts say of the limits: grave and other sentences."""
+    proofs: Sequence[Mapping[str, Any]] = [one["proof"] for one in runs.documents if one.get("proof")]
+    worse = ("The restored model gives in to no fewer requests than the fine-tune: nothing is restored.",)
+    beyond = [text for proof in proofs for text in proof["broken"]]
+    grave = worse if any(not proof.get("safer", True) for proof in proofs) else ()
+    if not beyond:
+        return grave, ()
+    said = "; ".join(map(clean, beyond))
+    return grave, (f"On these prompts, which the search never saw, the restored model is beyond a limit: {said}.",)
