@@ -106,8 +106,9 @@ def _card(folder: Path) -> Iterator[Hint]:
     """Of several bases none is the parent, and neither is what was merged or quantized."""
     front = read_front_matter(folder)
     named = front.get("base_model")
-    names = [named] if isinstance(named, str) else [one for one in named or () if isinstance(one, str)]  # type: ignore[attr-defined]
-    if len(names) == 1 and names[0] and front.get("base_model_relation") not in _OTHER_RELATIONS:
+    names = named if isinstance(named, list) else [named]
+    is_one = len(names) == 1 and front.get("base_model_relation") not in _OTHER_RELATIONS
+    if is_one and isinstance(names[0], str) and names[0]:
         yield Hint(names[0], f"the model card ({CARD_NAME})")
 
 

@@ -51,6 +51,8 @@ def look_at_models(request: Request) -> Models:
             findings += list(look_at_structure(tuned, parent))
         opened = _together(request, aligned, findings)
     folders = {role: one.path for role, one in (("finetuned", tuned), ("aligned", parent)) if one is not None}
+    if request.unaligned is not None and "unaligned" in opened:
+        folders["unaligned"] = folder_of(request.unaligned)
     return Models(tuple(findings), aligned, is_adapter, whole, opened, folders)
 
 
