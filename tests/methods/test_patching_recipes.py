@@ -13,7 +13,7 @@ from tests.methods.tiny import QUERY, UP, near, random_tensors, read, write
 from torch import Tensor
 
 from alignmend.errors import MismatchError, RecipeError
-from alignmend.io.manifest import read_manifest
+from alignmend.io.manifest import MANIFEST_NAME, Input, Manifest, Versions, read_manifest, write_manifest
 from alignmend.methods.registry import get_method, type_name
 from alignmend.recipes.apply import Switches, apply_recipe, explain_recipe
 from alignmend.recipes.build import open_models
@@ -153,3 +153,18 @@ def test_ties_takes_models_and_adapters(place: Path) -> None:
     assert plan.expression.startswith("base + elect([trim(select((finetuned[0] - base), linear=True), density=0.5")
     (saved,) = apply_recipe(made, place, place / "out")
     assert saved.path.is_dir()
+
+
+def test_scores_that_were_exchanged_are_refused(place: Path) -> None:
+    """A folder of scores tells of which model it is; scores that tell nothing are taken as they are."""
+    for role, other in zip(SCORES, ("over_safety", "safety"), strict=True):
+        (place / role).mkdir()
+        (place / f"{role}.safetensors").rename(place / role / "model.safetensors")
+        scored = {"model": Input(location=str(place / other), files=[])}
+        manifest = Manifest(versions=Versions(alignmend="0"), expression="snip scores", inputs=scored)
+        write_manifest(place / role / MANIFEST_NAME, manifest)
+    exchanged = MODELS | {role: role for role in SCORES}
+    with pytest.raises(RecipeError, match=r"safety_scores are scores of over_safety .* were the two exchanged"):
+        explain_recipe(recipe(**exchanged), place)
+    right = MODELS | dict(zip(SCORES, reversed(SCORES), strict=True))
+    assert explain_recipe(recipe(**right), place)

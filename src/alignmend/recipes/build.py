@@ -20,6 +20,7 @@ from alignmend.io.hub import find
 from alignmend.methods.registry import Argument, Method, get_method
 from alignmend.methods.steered import Steered
 from alignmend.recipes.schema import ModelReference, Recipe, arguments_of
+from alignmend.recipes.score_origins import exchanged_scores
 
 _USUAL_BASES = ("aligned", "base")
 """Roles that an adapter in another role stands on, unless it says otherwise."""
@@ -181,14 +182,18 @@ def build(recipe: Recipe, folder: Path) -> Built:
     method = get_method(recipe.method)
     operands = Operands(folder, _flat(recipe.models))
     arguments = arguments_of(recipe)
+    scores: dict[str, Path] = {}
     for role, given in recipe.models.items():
         if method.arguments[role].is_scores:
             arguments[role] = operands.open_scores(role)
+            scores[role] = beside(operands.references[role].path, folder)
             continue
         many = method.arguments[role].many
         names = [f"{role}[{number}]" for number in range(len(given))] if isinstance(given, list) else [role]
         models = [operands.open(name) for name in names]
         arguments[role] = models if many else models[0]
+    if wrong := list(exchanged_scores(scores, operands.opened)):
+        raise RecipeError("; ".join(wrong))
     made = method.build(**arguments)
     checkpoint, stage = (made.checkpoint, made.stage) if isinstance(made, Steered) else (made, None)
     return Built(checkpoint, method, recipe, operands.labels, tuple(operands.notes), operands.opened, stage)
