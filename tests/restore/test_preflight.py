@@ -394,6 +394,13 @@ def test_an_unfinished_restore_is_refused_or_resumed(asked: Request) -> None:
     assert not preflight(replace(asked, resume=True)).problems
 
 
+@pytest.mark.parametrize("out", [".", "..", "/"])
+def test_an_output_without_a_name_is_refused(asked: Request, out: str) -> None:
+    assert "is no place for an output" in next(
+        one.found for one in preflight(replace(asked, out=Path(out))).problems if one.check == "output"
+    )
+
+
 def test_an_output_that_is_an_input_is_refused(asked: Request, shipped: Family, tmp_path: Path) -> None:
     tuned = copied(shipped.members["finetuned"], tmp_path / "tuned")
     request = replace(asked, finetuned=str(tuned), overwrite=True)

@@ -5,7 +5,7 @@ Every problem says what to do; nothing is trained, loaded or written.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -50,28 +50,27 @@ class Preflight:
 def preflight(request: Request) -> Preflight:
     """Look at everything that the request names. What is wrong becomes a row, not an error."""
     models, data = look_at_models(request), look_at_data(request)
-    unrelated = request.allow_unrelated
+    unrelated, parts = request.allow_unrelated, _parts(request, is_adapter=models.is_adapter)
     findings = [
         *models.findings,
         *look_at_weights(models.opened, allow_unrelated=unrelated),
         *look_at_tokenizers(models.folders, is_adapter=models.is_adapter, allow_unrelated=unrelated),
         *data.findings,
-        *look_at_place(request, models.folders),
-        *_resources(request, models, data.longest),
-        *_libraries(request, is_adapter=models.is_adapter),
+        *look_at_place(request, models.folders, trains=bool(parts)),
+        *_resources(request, models, parts, data.longest),
+        *_libraries(parts),
     ]
     size = None if models.whole is None else size_of(models.whole)
     stored, parameters = (0, 0) if size is None else (size.stored, size.parameters)
     return Preflight(tuple(findings), models.aligned, models.is_adapter, stored, parameters)
 
 
-def _resources(request: Request, models: Models, longest: int) -> Iterator[Finding]:
+def _resources(request: Request, models: Models, parts: Sequence[str], longest: int) -> Iterator[Finding]:
     """Disk and memory, where a model says how large it is."""
-    if models.whole is None:
+    if models.whole is None or not request.out.name:
         return
     size = size_of(models.whole)
     yield from look_at_disk(request, size, is_adapter=models.is_adapter)
-    parts = _parts(request, is_adapter=models.is_adapter)
     yield from look_at_memory(request, size, models.whole.config, parts, longest)
 
 
@@ -83,8 +82,8 @@ def _parts(request: Request, *, is_adapter: bool) -> tuple[str, ...]:
         return ()
 
 
-def _libraries(request: Request, *, is_adapter: bool) -> Iterator[Finding]:
-    trains = any(isinstance(PARTS[part], Trained) for part in _parts(request, is_adapter=is_adapter))
+def _libraries(parts: Sequence[str]) -> Iterator[Finding]:
+    trains = any(isinstance(PARTS[part], Trained) for part in parts)
     needed = _NEEDED | (_FOR_TRAINING if trains else {})
     missing = [name for name in needed if find_spec(name) is None]
     if missing:

@@ -134,7 +134,7 @@ def _fits(need: Need, free: int | None) -> Finding:
 
 def _remedy(need: Need) -> str:
     if need.is_training:
-        return "train adapters (--lora-rank 16), give a trained model (--unaligned), or take a larger machine"
+        return "train adapters (--lora-rank 16), shorten the pairs (--max-length), or take a larger machine"
     if need.name == "memory to score":
         return "leave SafePatching out (--method resta,harm_direction_removal), or take a larger machine"
     other = "load it in --dtype bfloat16, " if not need.on_accelerator else "use --device cpu, "

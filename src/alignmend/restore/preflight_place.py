@@ -12,13 +12,16 @@ from alignmend.restore.preflight_findings import Finding, from_error, ok, proble
 from alignmend.restore.request import Request
 
 
-def look_at_place(request: Request, folders: Mapping[str, Path]) -> Iterator[Finding]:
+def look_at_place(request: Request, folders: Mapping[str, Path], *, trains: bool) -> Iterator[Finding]:
     """Whether `request.out` can be written, and where everything else will lie; `folders` are the models' own."""
     places = Places(request.out)
+    if not request.out.name:  # then nothing can lie beside it
+        yield from _free(places, request)
+        return
     inputs = _inputs(request, folders)
     found = [*_free(places, request), *_own_inputs(places, inputs), *_writable(places)]
     yield from found or [ok("output", f"{places.out} can be written")]
-    yield from _held(places, request)
+    yield from _held(places, request, trains=trains)
 
 
 def existing_parent(path: Path) -> Path:
@@ -59,9 +62,8 @@ def _writable(places: Places) -> Iterator[Finding]:
         yield problem("output", f"{parent} cannot be written", "choose a folder of your own: --out DIR")
 
 
-def _held(places: Places, request: Request) -> Iterator[Finding]:
+def _held(places: Places, request: Request, *, trains: bool) -> Iterator[Finding]:
     """What data is held where."""
-    trains = request.harmful_data is not None
     kept = "kept (--keep-private): never publish it" if request.keep_private else "deleted at the end"
     parts = f"models trained on the harmful pairs lie in {places.private}, marked private and {kept}"
     yield ok("private work", f"{parts}; the pairs are not copied" if trains else "nothing is trained")
