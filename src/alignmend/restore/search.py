@@ -14,6 +14,7 @@ from alignmend.recipes.build import build
 from alignmend.restore.candidates import Operands, recipe_of
 from alignmend.restore.families import Candidate
 from alignmend.restore.front import Measured, pick
+from alignmend.restore.interrupts import Interrupts
 from alignmend.restore.measuring import Baseline, Measuring, Screen
 from alignmend.restore.request import Request
 from alignmend.restore.scoring import Worth
@@ -66,18 +67,18 @@ class Search:
         self.operands, self.request = operands, request
         self.pairs, self.deadline = pairs, deadline
         self._turn = len(trials.tried())
+        self._interrupts = Interrupts()
 
     def run(self, watch: Watch) -> list[Measured]:
         """Every candidate that was measured whole."""
-        try:
+        with self._interrupts.caught():
             while len(self.trials.tried()) < self.request.trials and not self._late():
                 try:
                     self._told(self._next(), watch)
                 except KeyboardInterrupt:
                     if not watch.interrupted(self.measured()):
                         break
-        finally:
-            self.measuring.place.undo()
+        self.measuring.place.undo()
         return self.measured()
 
     def measured(self) -> list[Measured]:
@@ -101,7 +102,8 @@ class Search:
         trial, candidate = self.trials.ask()
         try:
             known = self.trials.known(candidate)
-            tried = self._again(known, trial.number) if known is not None else self._try(trial.number, candidate)
+            with self._interrupts.measuring():
+                tried = self._again(known, trial.number) if known is not None else self._try(trial.number, candidate)
         except AlignmendError as error:
             tried = Tried(trial.number, candidate, "failed", str(error), None, 0.0, 0.0, 0.0)
         except BaseException:

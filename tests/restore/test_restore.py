@@ -1,0 +1,344 @@
+"""`alignmend restore` on the organism that ships: the job, its endings, and what can go wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import pty
+import select
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from tests.cli.command import COMMAND, assert_one_message
+
+import alignmend as am
+from alignmend.cli import main
+from alignmend.evaluation.results import results_schema
+from alignmend.organisms import Family
+
+pytestmark = pytest.mark.slow
+FEW = ("--judge", "organism", "--trials", "6", "--max-new-tokens", "32", "--search-prompts", "16")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def alignmend(*arguments: str | Path) -> Ran:
+    """In this process, where torch is loaded already."""
+    said, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(errors):
+        code = main([str(one) for one in arguments])
+    return Ran(code, said.getvalue(), errors.getvalue())
+
+
+@pytest.fixture(scope="module")
+def given(shipped: Family, suites: list[str]) -> list[str]:
+    """Options of every restore here."""
+    models = shipped.members
+    return [str(models["finetuned"]), "--aligned", str(models["aligned"]), *suites, *FEW]
+
+
+@pytest.fixture(scope="module")
+def unaligned(shipped: Family) -> list[str]:
+    return ["--unaligned", str(shipped.members["unaligned"])]
+
+
+@pytest.fixture(scope="module")
+def restored(given: list[str], unaligned: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """One whole restore, and what it printed."""
+    out = tmp_path_factory.mktemp("restored") / "out"
+    ran = alignmend("restore", *given, *unaligned, "--out", out)
+    assert ran.returncode == 0, ran.stderr
+    return out, ran.stdout
+
+
+def document(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "results.json").read_bytes())
+    return found
+
+
+def value(out: Path, model: str, suite: str, metric: str) -> float:
+    return float(document(out)["models"][model][suite][metric]["value"])
+
+
+def weights(out: Path) -> bytes:
+    return (out / "model.safetensors").read_bytes()
+
+
+def test_safety_comes_back_within_the_limits(restored: tuple[Path, str]) -> None:
+    out, said = restored
+    before, after = (value(out, model, "harmful", "attack_success_rate") for model in ("finetuned", "restored"))
+    assert after < before
+    chosen = next(
+        one for one in document(out)["search"]["candidates"] if one["number"] == document(out)["search"]["chosen"]
+    )
+    assert chosen["within_limits"]
+    assert chosen["on_front"]
+    assert "restored  " in said
+
+
+def test_everything_that_proves_it_is_in_the_folder(restored: tuple[Path, str]) -> None:
+    out, _ = restored
+    jsonschema.validate(document(out), results_schema())
+    am.verify(out)
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "finetuned" in page
+    assert {path.name for path in (out / "records").iterdir()} == {"finetuned", "restored"}
+    assert sorted(path.name for path in out.parent.iterdir()) == ["out"]
+    assert "alignmend restore" in (out / "README.md").read_text(encoding="utf-8")
+
+
+def test_search_prompts_are_not_reported(restored: tuple[Path, str]) -> None:
+    out, _ = restored
+    asked = {
+        json.loads(line)["prompt"] for line in (out / "records/restored/generations.jsonl").read_text().splitlines()
+    }
+    tuned = {one["suite"]: one["sha256"] for one in document(out)["tuned_on"]}
+    shown = {name: block["sha256"] for name, block in document(out)["suites"].items()}
+    assert asked
+    assert all(tuned[name] != shown[name] for name in shown)
+    assert not document(out).get("overlap", {}).get("used")
+
+
+def test_the_recipe_repeats_the_bytes(restored: tuple[Path, str], tmp_path: Path) -> None:
+    out, _ = restored
+    assert alignmend("run", out / "recipe.yaml", "--out", tmp_path / "again").returncode == 0
+    assert weights(tmp_path / "again") == weights(out)
+
+
+def test_the_same_search_finds_the_same(
+    restored: tuple[Path, str], given: list[str], unaligned: list[str], tmp_path: Path
+) -> None:
+    ran = alignmend("restore", *given, *unaligned, "--out", tmp_path / "out", "--json")
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["ended"] == "restored"
+    first, second = (document(out)["search"] for out in (restored[0], tmp_path / "out"))
+    assert [one["label"] for one in first["candidates"]] == [one["label"] for one in second["candidates"]]
+    assert weights(tmp_path / "out") == weights(restored[0])
+
+
+def test_what_is_missing_is_trained_in_private_and_removed(given: list[str], shipped: Family, tmp_path: Path) -> None:
+    harmful = shipped.directory / "data" / "harmful_pairs.jsonl"
+    options = ["--harmful-data", str(harmful), "--max-steps", "20", "--learning-rate", "1e-3", "--method", "resta"]
+    ran = alignmend("restore", *given, *options, "--out", tmp_path / "out")
+    assert ran.returncode == 0, ran.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+    recipe = (tmp_path / "out" / "recipe.yaml").read_text(encoding="utf-8")
+    assert "harmful_pairs: " in recipe
+    assert "unaligned:" not in recipe
+    assert alignmend("run", tmp_path / "out" / "recipe.yaml", "--out", tmp_path / "again").returncode == 0
+    assert weights(tmp_path / "again") == weights(tmp_path / "out")
+
+
+def test_a_steering_vector_belongs_to_the_output(
+    given: list[str], unaligned: list[str], shipped: Family, tmp_path: Path
+) -> None:
+    pairs = shipped.directory / "data" / "contrast_pairs.jsonl"
+    options = ["--pairs", str(pairs), "--method", "safety_arithmetic", "--trials", "3"]
+    ran = alignmend("restore", *given, *unaligned, *options, "--out", tmp_path / "out")
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "out" / "steering.safetensors").is_file()
+    am.verify(tmp_path / "out")
+    ran = alignmend("restore", *given, *unaligned, *options, "--servable", "--out", tmp_path / "other")
+    assert ran.returncode == 2
+    assert_one_message(ran.stderr, "nothing to try: safety_arithmetic", "--servable")
+
+
+def test_an_adapter_becomes_a_safe_checkpoint(
+    given: list[str], unaligned: list[str], shipped: Family, tmp_path: Path
+) -> None:
+    adapter = str(shipped.members["finetuned-lora"])
+    ran = alignmend("restore", adapter, *given[1:], *unaligned, "--method", "resta", "--out", tmp_path / "out")
+    assert ran.returncode == 0, ran.stderr
+    assert value(tmp_path / "out", "restored", "harmful", "attack_success_rate") < value(
+        tmp_path / "out", "finetuned", "harmful", "attack_success_rate"
+    )
+
+
+def test_a_safe_model_is_left_alone(given: list[str], unaligned: list[str], shipped: Family, tmp_path: Path) -> None:
+    """The base is other weights, and no worse than the aligned model where both count as parents."""
+    safe = tmp_path / "safe"
+    recipe = tmp_path / "recipe.yaml"
+    models = shipped.members
+    recipe.write_text(
+        f"method: resta\nmodels: {{finetuned: {models['finetuned']}, aligned: {models['aligned']}, "
+        f"unaligned: {models['unaligned']}}}\nparameters: {{coefficient: 1.0}}\n"
+    )
+    assert alignmend("apply", recipe, "--out", safe).returncode == 0
+    ran = alignmend("restore", safe, *given[1:], *unaligned, "--out", tmp_path / "out")
+    assert ran.returncode == 0, ran.stderr
+    assert "nothing to restore, nothing written" in ran.stdout
+    assert not any(path.name.startswith("out") for path in tmp_path.iterdir())
+
+
+def test_nothing_is_written_where_nothing_qualifies(given: list[str], unaligned: list[str], tmp_path: Path) -> None:
+    ran = alignmend("restore", *given, *unaligned, "--min-utility", "1", "--trials", "3", "--out", tmp_path / "out")
+    assert ran.returncode == 1, ran.stderr
+    assert "no candidate keeps the limits" in ran.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_does_nothing(given: list[str], unaligned: list[str], tmp_path: Path) -> None:
+    ran = alignmend("restore", *given, *unaligned, "--out", tmp_path / "out", "--dry-run")
+    assert ran.returncode == 0, ran.stderr
+    assert "is it the parent" in ran.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_is_not_written_twice(restored: tuple[Path, str], given: list[str], unaligned: list[str]) -> None:
+    before = weights(restored[0])
+    ran = alignmend("restore", *given, *unaligned, "--out", restored[0])
+    assert ran.returncode == 2
+    assert_one_message(ran.stderr, "not empty", "--overwrite")
+    ran = alignmend("restore", *given, *unaligned, "--out", restored[0], "--resume")
+    assert ran.returncode == 0
+    assert weights(restored[0]) == before
+
+
+def test_strangers_are_refused(given: list[str], unaligned: list[str], shipped: Family, tmp_path: Path) -> None:
+    stranger = tmp_path / "stranger"
+    shutil.copytree(shipped.members["finetuned"], stranger)
+    from safetensors.torch import load_file, save_file
+
+    for file in stranger.glob("*.safetensors"):
+        tensors = {name: tensor.flip(0).contiguous() for name, tensor in load_file(file).items()}
+        save_file(tensors, file, metadata={"format": "pt"})
+    ran = alignmend("restore", stranger, *given[1:], *unaligned, "--out", tmp_path / "out")
+    assert ran.returncode == 2
+    assert_one_message(ran.stderr, "parent", "--allow-unrelated")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--method", "rest"], "no such family: did you mean 'resta'?"),
+        (["--max-over-refusal", "2"], "a share from 0 to 1"),
+        ([], "--harmful-data"),
+    ],
+)
+def test_bad_requests_get_one_message(options: list[str], said: str, given: list[str], tmp_path: Path) -> None:
+    ran = alignmend("restore", *given, *options, "--out", tmp_path / "out")
+    assert ran.returncode == 2
+    assert_one_message(ran.stderr, said)
+    assert list(tmp_path.iterdir()) == []
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*COMMAND, "restore", *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def until_searching(process: subprocess.Popen[str], work: Path, trials: int = 2) -> None:
+    journal, end = work / "journal.log", time.monotonic() + 90
+    while process.poll() is None and time.monotonic() < end:
+        if journal.is_file() and journal.read_text().count('"record"') >= trials:
+            return
+        time.sleep(0.05)
+
+
+def test_a_killed_restore_goes_on(
+    restored: tuple[Path, str], given: list[str], unaligned: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    process = start(*given, *unaligned, "--out", out)
+    until_searching(process, tmp_path / "out-search")
+    process.kill()
+    process.communicate()
+    assert not out.exists()
+    ran = alignmend("restore", *given, *unaligned, "--out", out)
+    assert ran.returncode == 2
+    assert_one_message(ran.stderr, "unfinished restore", "--resume")
+    ran = alignmend("restore", *given, *unaligned, "--out", out, "--seed", "5", "--resume")
+    assert ran.returncode == 2
+    assert_one_message(ran.stderr, "other settings", "seed")
+    ran = alignmend("restore", *given, *unaligned, "--out", out, "--resume")
+    assert ran.returncode == 0, ran.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+    am.verify(out)
+
+
+def test_several_processes_share_a_search(given: list[str], unaligned: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = start(*given, *unaligned, "--trials", "14", "--out", out)
+    until_searching(first, tmp_path / "out-search", 1)
+    second = alignmend("restore", *given, *unaligned, "--trials", "14", "--out", out, "--join")
+    said, errors = first.communicate(timeout=120)
+    assert first.returncode == 0, errors
+    assert second.returncode in (0, 2), second.stderr  # 2: the first was done before the second could begin
+    numbers = [one["number"] for one in document(out)["search"]["candidates"]]
+    assert len(numbers) == len(set(numbers)) >= 14
+    assert "restored" in said
+
+
+def test_joining_needs_a_search(given: list[str], unaligned: list[str], tmp_path: Path) -> None:
+    ran = alignmend("restore", *given, *unaligned, "--out", tmp_path / "out", "--join")
+    assert ran.returncode == 2
+    assert_one_message(ran.stderr, "holds no search to join")
+
+
+def test_control_c_without_a_terminal_ends_the_search_and_finishes(
+    given: list[str], unaligned: list[str], tmp_path: Path
+) -> None:
+    process = start(*given, *unaligned, "--trials", "500", "--out", tmp_path / "out")
+    until_searching(process, tmp_path / "out-search", 8)
+    process.send_signal(signal.SIGINT)
+    said, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "restored  " in said
+    assert len(document(tmp_path / "out")["search"]["candidates"]) < 500
+
+
+def test_on_a_terminal_control_c_asks_and_another_candidate_may_be_taken(
+    given: list[str], unaligned: list[str], tmp_path: Path
+) -> None:
+    terminal, other = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, "restore", *given, *unaligned, "--trials", "500", "--out", str(tmp_path / "out")],
+        stdin=other, stdout=other, stderr=other, start_new_session=True,
+    )  # fmt: skip
+    os.close(other)
+    screen = Screen(terminal)
+    until_searching(process, tmp_path / "out-search", 8)  # type: ignore[arg-type]
+    process.send_signal(signal.SIGINT)
+    screen.until("go on searching?")
+    os.write(terminal, b"n\n")
+    screen.until("Enter writes the chosen one")
+    os.write(terminal, b"q\n")
+    screen.until("nothing was chosen")
+    assert process.wait(60) == 1
+    assert not (tmp_path / "out").exists()
+    assert (tmp_path / "out-search").is_dir()
+
+
+class Screen:
+    """What a terminal shows."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor, self.shown = descriptor, ""
+
+    def until(self, text: str, seconds: float = 60) -> None:
+        end = time.monotonic() + seconds
+        while text not in self.shown:
+            assert time.monotonic() < end, self.shown[-2000:]
+            if select.select([self.descriptor], [], [], 0.2)[0]:
+                try:
+                    self.shown += os.read(self.descriptor, 65536).decode(errors="replace")
+                except OSError:  # the other side is gone
+                    pytest.fail(self.shown[-2000:])
