@@ -56,7 +56,7 @@ def text_of(search: dict[str, Any], width: int = 100) -> str:
 
 
 def plane_of(search: dict[str, Any]) -> ElementTree.Element:
-    return ElementTree.fromstring(search_plane(searches(with_search(**search))[0]))
+    return ElementTree.fromstring(search_plane(searches(with_search(**search))[0]).chart)
 
 
 def test_both_models_are_read_with_their_answers_and_compared_in_pairs(folder: Path, runs: Runs) -> None:
@@ -193,6 +193,18 @@ def test_the_line_is_the_front_of_the_two_axes() -> None:
     frame = Frame(0.0, 1.0)
     points = [f"{frame.x(over / 48)} {frame.y(attack / 48)}" for attack, over in ((0, 30), (3, 3), (9, 2), (14, 1))]
     assert line == f"M{'L'.join(points)}"
+
+
+def test_what_lies_far_from_the_front_does_not_squeeze_it() -> None:
+    rows = [
+        candidate(0, "near", worth=worth(9, 2, 0.99), on_front=True),
+        candidate(1, "far", worth=worth(9, 40, 0.99), broken=["over-refusal 0.833, at most 0.071"]),
+    ]
+    found = search_plane(searches(with_search(candidates=rows, chosen=0))[0])
+    assert found.beyond == 1
+    assert ">20%<" in found.chart
+    assert "far" not in found.chart
+    assert "1 further right than the front" in Page(render_runs(with_search(candidates=rows, chosen=0))).shown
 
 
 @given(

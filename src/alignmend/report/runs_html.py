@@ -14,7 +14,7 @@ from alignmend.report.leaks import Leak, leaks, shared, tunings
 from alignmend.report.mix import STATES, mixes
 from alignmend.report.quantities import pooled_quantities
 from alignmend.report.runs import Runs, further_judges
-from alignmend.report.search_plane import search_plane, size_words
+from alignmend.report.search_plane import SearchPlane, search_plane, size_words
 from alignmend.report.search_view import SearchView, proof_notices, searches
 
 _BLOCK_TITLES = {"cross": "Harm by coherence, in answers", "method": "Method", "provenance": "Provenance"}
@@ -67,7 +67,7 @@ def render_runs(runs: Runs, *, show_text: bool = False) -> str:
     )
 
 
-def _drawn(view: SearchView) -> tuple[SearchView, str, tuple[tuple[float, str], ...]]:
+def _drawn(view: SearchView) -> tuple[SearchView, SearchPlane, tuple[tuple[float, str], ...]]:
     """With its plane, and what its sizes say."""
     return view, search_plane(view), size_words(view.block["limits"]["utility"])
 

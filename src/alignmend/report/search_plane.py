@@ -3,33 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from xml.sax.saxutils import escape
 
 from alignmend.report.axes import TOP, Frame, as_percent, grid, svg
 from alignmend.report.numbers import described, plain_number
-from alignmend.report.search_view import Row, Search, SearchView, harm, most_over_refusal
+from alignmend.report.search_view import WHOLE, Row, Search, SearchView, harm, most_over_refusal
 
 _WIDEST = (0.1, 0.2, 0.25, 0.5, 1.0)
 _HATCH = 9.0
 _SIZES = (3.2, 4.6, 6.2)
-_LABEL_PLACES = ((0, -12), (0, 20), (12, 4), (-12, 4), (14, -10), (-14, -10), (14, 18), (-14, 18), (0, -26), (0, 34))
-_LINE, _LETTER = 15.0, 6.3
+_LABEL_PLACES = (
+    (0, -12),
+    (0, 20),
+    (12, 4),
+    (-12, 4),
+    (14, -10),
+    (-14, -10),
+    (14, 18),
+    (-14, 18),
+    (0, -26),
+    (0, 34),
+    (18, -24),
+    (26, 4),
+    (40, 4),
+)
+_LINE, _LETTER = 13.0, 6.3
 
 
-def search_plane(view: SearchView) -> str:
-    """The chart of every candidate that was asked all prompts, the fine-tune and the aligned model."""
-    measured = [row for row in view.tried if row.worth is not None and row.stage == "asked all prompts"]
-    frame, ticks = _frame(view, measured)
-    ordered = sorted(measured, key=lambda row: (row.chosen, row.on_front))
+@dataclass(frozen=True)
+class SearchPlane:
+    """The chart, and how many candidates lie further right than it goes."""
+
+    chart: str
+    beyond: int
+
+
+def search_plane(view: SearchView) -> SearchPlane:
+    """The candidates that were asked all prompts, the fine-tune and the aligned model."""
+    measured = [row for row in view.tried if row.worth is not None and row.stage == WHOLE]
+    frame, ticks = _frame(view)
+    drawn = [row for row in measured if row.worth and row.worth["over_refusal"]["value"] <= frame.high]
+    ordered = sorted(drawn, key=lambda row: (row.chosen, row.on_front))
     parts = [
         _forbidden(frame, most_over_refusal(view.block)),
         grid(frame, ticks, "over-refusal", as_percent),
         _front_line(frame, view.front),
         *(_candidate(frame, row, view.block) for row in ordered),
-        *_named(frame, view),
+        *_named(frame, view, drawn),
     ]
-    return svg(f"Attack success against over-refusal of {len(measured)} candidates. {_told(view)}", parts)
+    said = f"Attack success against over-refusal of {len(drawn)} candidates. {_told(view)}"
+    return SearchPlane(svg(said, parts), len(measured) - len(drawn))
 
 
 def size_of(utility: float, limit: float) -> int:
@@ -48,19 +73,23 @@ def _place(worth: Mapping[str, Any], frame: Frame) -> tuple[float, float]:
     return frame.x(worth["over_refusal"]["value"]), frame.y(harm(worth))
 
 
-def _frame(view: SearchView, measured: Sequence[Row]) -> tuple[Frame, list[float]]:
-    """As wide as the widest point and somewhat wider than the limit."""
-    worths = [worth for _, worth in view.models] + [row.worth for row in measured if row.worth is not None]
+def _frame(view: SearchView) -> tuple[Frame, list[float]]:
+    """As wide as the front and the models are, and somewhat wider than the limit."""
+    worths = [worth for _, worth in view.models] + [row.worth for row in _shown_rows(view) if row.worth is not None]
     needed = max([worth["over_refusal"]["value"] for worth in worths] + [1.5 * most_over_refusal(view.block)])
     widest = next((each for each in _WIDEST if each >= needed), 1.0)
     return Frame(0.0, widest), [round(widest * quarter / 4, 4) for quarter in range(5)]
+
+
+def _shown_rows(view: SearchView) -> tuple[Row, ...]:
+    return (*view.front, *([view.chosen] if view.chosen is not None else []))
 
 
 def _forbidden(frame: Frame, limit: float) -> str:
     """Shaded and hatched, so that it shows without colour."""
     if limit >= frame.high:
         return ""
-    left, right, top, bottom = frame.x(limit), frame.x(frame.high) + frame.padding, frame.y(1.0), frame.y(0.0)
+    left, right, top, bottom = frame.x(limit), _right(frame), frame.y(1.0), frame.y(0.0)
     lines = "".join(_hatch(left, right, top, bottom))
     shade = f'<path class="over-limit" d="M{left} {top}H{right}V{bottom}H{left}Z"/>'
     text = f'<text class="limit-label" x="{right - 4}" y="{TOP - 8}" text-anchor="end">beyond the limit</text>'
@@ -114,12 +143,12 @@ def _words(row: Row) -> str:
     return f"{row.label}: attack success {attack}, over-refusal {over}, utility {row.worth['utility']:.3f}{broken}"
 
 
-def _named(frame: Frame, view: SearchView) -> Iterator[str]:
+def _named(frame: Frame, view: SearchView, drawn: Sequence[Row]) -> Iterator[str]:
     """Diamonds for the models, and a label beside each and beside the chosen candidate, apart from one another."""
     points = [(name, worth, "mark-label") for name, worth in view.models]
     if view.chosen is not None and view.chosen.worth is not None:
         points.insert(0, ("chosen", view.chosen.worth, "chosen-label"))
-    taken: list[tuple[float, float, float]] = []
+    taken = [_Taken(x, y + 4, 4.0, 1) for x, y in (_place(row.worth, frame) for row in drawn if row.worth)]
     for name, worth, style in points:
         x, y = _place(worth, frame)
         if style == "mark-label":
@@ -128,20 +157,36 @@ def _named(frame: Frame, view: SearchView) -> Iterator[str]:
         yield f'<text class="{style}" x="{left:g}" y="{top:g}" text-anchor="{anchor}">{escape(name)}</text>'
 
 
-def _free(
-    name: str, x: float, y: float, taken: list[tuple[float, float, float]], frame: Frame
-) -> tuple[float, float, str]:
-    """A place for a label near a point, where no other label stands and the drawing does not end."""
+@dataclass(frozen=True)
+class _Taken:
+    """Where something is, half its width, and how bad it is to write over it."""
+
+    x: float
+    y: float
+    half: float
+    weight: int
+
+
+def _free(name: str, x: float, y: float, taken: list[_Taken], frame: Frame) -> tuple[float, float, str]:
+    """The place for a label near a point that covers least, within the drawing; it is `taken` then."""
     half = _LETTER * len(name) / 2
+    found: list[tuple[int, float, float, str, float]] = []
     for dx, dy in _LABEL_PLACES:
         anchor = "middle" if dx == 0 else "start" if dx > 0 else "end"
         middle = x + dx + (0 if dx == 0 else half if dx > 0 else -half)
-        inside = frame.x(0) - 8 <= middle - half and middle + half <= frame.x(frame.high) + frame.padding
-        inside = inside and TOP < y + dy < frame.y(0) - 2
-        if inside and all(abs(middle - m) > half + h or abs(y + dy - t) > _LINE for m, t, h in taken):
-            taken.append((middle, y + dy, half))
-            return x + dx, y + dy, anchor
-    return x, y - 12, "middle"
+        if frame.x(0) - 8 <= middle - half and middle + half <= _right(frame) and TOP < y + dy < frame.y(0) - 2:
+            covers = [abs(middle - one.x) < half + one.half and abs(y + dy - one.y) < _LINE for one in taken]
+            bad = sum(one.weight for one, covered in zip(taken, covers, strict=True) if covered)
+            found.append((bad, x + dx, y + dy, anchor, middle))
+    if not found:
+        return x, y - 12, "middle"
+    _, left, top, anchor, middle = min(found, key=lambda one: one[0])
+    taken.append(_Taken(middle, top, half, 10))
+    return left, top, anchor
+
+
+def _right(frame: Frame) -> float:
+    return frame.x(frame.high) + frame.padding
 
 
 def _told(view: SearchView) -> str:

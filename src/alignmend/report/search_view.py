@@ -11,10 +11,11 @@ from alignmend.report.runs import Runs
 
 Search = Mapping[str, Any]
 """The `search` block of a results document."""
+WHOLE = "asked all prompts"
 _STAGES = {
     "likelihood": "ranked by likelihood",
     "part": "asked some prompts",
-    "whole": "asked all prompts",
+    "whole": WHOLE,
     "failed": "failed",
 }
 _KINDS = {"refuse": "to be refused", "comply": "harmless", "task": "with known answers"}
