@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tests.methods.tiny import QUERY, UP, near, random_tensors, read, write
 from torch import Tensor
 
@@ -166,5 +166,13 @@ def test_scores_that_were_exchanged_are_refused(place: Path) -> None:
     exchanged = MODELS | {role: role for role in SCORES}
     with pytest.raises(RecipeError, match=r"safety_scores are scores of over_safety .* were the two exchanged"):
         explain_recipe(recipe(**exchanged), place)
+    single = {"alignmend": manifest.model_dump_json()}  # of the last: over_safety_scores, taken of safety
+    tensors = load_file(place / "over_safety_scores" / "model.safetensors")
+    save_file(tensors, place / "single.safetensors", metadata=single)
+    with pytest.raises(RecipeError, match="over_safety_scores are scores of safety"):
+        explain_recipe(
+            recipe(**exchanged | {"safety_scores": "over_safety_scores", "over_safety_scores": "single.safetensors"}),
+            place,
+        )
     right = MODELS | dict(zip(SCORES, reversed(SCORES), strict=True))
     assert explain_recipe(recipe(**right), place)
