@@ -110,8 +110,8 @@ def test_a_model_is_steered_while_it_answers_and_never_after(shipped: Family, tm
 
     folder = shutil.copytree(shipped.members["finetuned"], tmp_path / "steered")
     width = json.loads((folder / "config.json").read_text())["hidden_size"]
-    vector = SteeringVector({1: torch.ones(width)})
-    write_attached(vector, Steering(0.5), folder)
+    vector = SteeringVector({1: torch.linspace(-1, 1, width)})
+    write_attached(vector, Steering(4.0), folder)
     chat = Chat([Speaker.from_folder(folder, device="cpu")], Sampling(max_new_tokens=12))
     steered = chat.ask(SUM).answers[0].text
     assert not any(module._forward_hooks for module in chat.speakers[0].model.modules())
@@ -119,7 +119,7 @@ def test_a_model_is_steered_while_it_answers_and_never_after(shipped: Family, tm
     assert do(chat, "/steering off") == "steering off"
     assert chat.ask(SUM).answers[0].text == "the answer is eight." != steered
     do(chat, "/reset")
-    assert do(chat, "/coefficient 0.5") == "steering on, coefficient 0.5"
+    assert do(chat, "/coefficient 4") == "steering on, coefficient 4"
     assert chat.ask(SUM).answers[0].text == steered
     assert not Speaker.from_folder(folder, device="cpu", steering=False).steering
     with pytest.raises(ParameterError, match="finite"):

@@ -13,6 +13,7 @@ from typing import Any
 
 from alignmend.cli import (
     apply,
+    chat,
     compare,
     demo,
     diff,
@@ -46,6 +47,7 @@ COMMANDS = (
     compare,
     report,
     gate,
+    chat,
     train,
     scores,
     private,
