@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from tests.report.pages import Page, assert_alone, driven, needs_browser
 from tests.report.restored import CANDIDATES, candidate, search_block, worth, write_restore
-from tests.report.run_folders import AFTER, BEFORE
+from tests.report.run_folders import AFTER, BEFORE, write_run
 from tests.report.test_runs_html import RISKY
 
 from alignmend.errors import MismatchError
@@ -148,6 +148,12 @@ def test_two_restores_have_two_searches(tmp_path: Path) -> None:
     page = assert_alone(render_runs(read_runs(places)))
     assert "The search: restored (first)" in page.shown
     assert "The search: restored (second)" in page.shown
+
+
+def test_what_stands_beside_a_restore_does_not_take_its_headline(folder: Path, tmp_path: Path) -> None:
+    beside = write_run(tmp_path / "aligned", "aligned", BEFORE)
+    assert "Attack success fell from 100% to 2%" in Page(render_runs(read_runs([folder, beside]))).shown
+    assert "utility and incoherence of 3 models" in Page(render_runs(read_runs([beside, folder]))).shown
 
 
 def test_likelihood_stands_for_utility_where_nothing_has_known_answers(tmp_path: Path) -> None:

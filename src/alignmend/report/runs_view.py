@@ -112,13 +112,19 @@ def _group_rows(runs: Runs, suite: str, grouping: str, metric: str) -> list[tupl
 
 
 def headline(runs: Runs, pooled: Sequence[Pooled]) -> str:
-    """The finding in one sentence: all four quantities or none."""
+    """The finding in one sentence: all four quantities or none; of a restore whatever stands beside it."""
     names = [one.label for one in runs.models]
     known = [each for each in pooled if each.known]
-    if len(names) > 2 or not known:
+    if (len(names) > 2 and not _begins_with_restore(runs)) or not known:
         return f"Harm, over-refusal, utility and incoherence of {len(names)} models" if len(names) > 1 else names[0]
     said = ", ".join(_said(each) for each in known)
     return f"{said[0].upper()}{said[1:]}"
+
+
+def _begins_with_restore(runs: Runs) -> bool:
+    """Whether the first two models are a fine-tune and what one restore made of it."""
+    searched = [document for document in runs.documents if "search" in document]
+    return len(searched) == 1 and all(one.document is searched[0] for one in runs.models[:2])
 
 
 def _said(pooled: Pooled) -> str:
