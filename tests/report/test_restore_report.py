@@ -166,6 +166,9 @@ def test_likelihood_stands_for_utility_where_nothing_has_known_answers(tmp_path:
     page = Page(render_runs(read_runs([out])))
     assert "likelihood of texts that must stay" in page.shown
     assert "likelihood kept went from 100% to 98%" in page.shown
+    assert "Not every model was measured" not in page.shown
+    beside = write_run(tmp_path / "aligned", "aligned", said["finetuned"])
+    assert "Not every model was measured" not in render_runs(read_runs([out, beside]))
     assert "drift likelihood kept, of the fine-tune's ↑ 1 0.97–1 n = 40 0.98 0.97–0.99 n = 40" in page.shown
 
 

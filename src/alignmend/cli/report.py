@@ -25,7 +25,11 @@ def add_to(subparsers: Subparsers) -> None:
         "others are compared with, on the same prompts. Answers that may be harmful stay out of the file.",
     )
     parser.add_argument(
-        "runs", type=Path, nargs="+", metavar="RUN", help="folder that evaluate wrote, or a results.json such as demo's"
+        "runs",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="folder that evaluate or restore wrote, or a results.json such as demo's",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write: .html or .md")
     parser.add_argument(

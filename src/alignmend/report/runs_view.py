@@ -182,7 +182,10 @@ def _settings(runs: Runs) -> list[str]:
 
 
 def _unequal(runs: Runs) -> list[str]:
-    suites = [{suite for suite in one.rates if suite != ALL_SUITES} for one in runs.models]
+    suites = [
+        {suite for suite, rates in one.rates.items() if suite != ALL_SUITES and not rates.keys().isdisjoint(_HEADLINE)}
+        for one in runs.models
+    ]
     missing = sorted(set[str]().union(*suites).difference(set[str].intersection(*suites)))
     if not missing:
         return []
