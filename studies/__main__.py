@@ -7,7 +7,7 @@ from pathlib import Path
 
 from studies import judges, resta, safepatching, safety_arithmetic
 
-STUDIES = {"resta": resta.run, safety_arithmetic.NAME: safety_arithmetic.run, safepatching.NAME: safepatching.run}
+STUDIES = {resta.NAME: resta.run, safety_arithmetic.NAME: safety_arithmetic.run, safepatching.NAME: safepatching.run}
 JUDGES = "judges"
 """Rewrites the tables of docs/judges.md from local copies of labelled answers; only where it is named."""
 
