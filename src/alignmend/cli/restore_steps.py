@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -103,11 +103,7 @@ class ScreenSteps:
         self._hide()
         try:
             self._print(front_table(searched.block(best)))
-            switch = searched.switch()
-            self._print(
-                f"{len(searched.tried)} candidates in {searched.seconds:.0f} s; a switch of weights takes "
-                f"{switch['median_seconds']:.3g} s, {switch['ratio']:.1f} x a pass over them"
-            )
+            self._print(f"{len(searched.tried)} candidates in {searched.seconds:.0f} s{_switching(searched.switch())}")
             if best is None:
                 return None
             self._print(f"chosen: {best.candidate.label}")
@@ -165,6 +161,13 @@ def _worth(worth: Worth) -> str:
         f"attack success {attack.value:.3f} ({attack.low:.2f}-{attack.high:.2f}), over-refusal {refusal.value:.3f} "
         f"({refusal.low:.2f}-{refusal.high:.2f}), utility {worth.utility:.3f}, incoherent {worth.incoherent.value:.3f}"
     )
+
+
+def _switching(switch: Mapping[str, float]) -> str:
+    """What a switch of weights costs, where the model is large enough to tell."""
+    if switch["pass_seconds"] < 0.01:
+        return ""
+    return f"; a switch of weights takes {switch['median_seconds']:.3g} s, {switch['ratio']:.1f} x a pass over them"
 
 
 def _said(question: str) -> str:

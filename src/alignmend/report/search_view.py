@@ -111,11 +111,17 @@ def asked(block: Search) -> str:
     return ", ".join(counts)
 
 
+_TELLING = 0.01
+"""Seconds of a pass over the weights below which its multiples say nothing but the cost of a call."""
+
+
 def _took(block: Search) -> str:
     stages = [one["stage"] for one in block["candidates"]]
     counts = [f"{stages.count(stage):,} {words}" for stage, words in _STAGES.items() if stage in stages]
     switch = block["switch"]
-    cost = f"{1000 * switch['median_seconds']:.3g} ms, {switch['ratio']:.3g} times a pass over them"
+    cost = f"{1000 * switch['median_seconds']:,.0f} ms"
+    if switch["pass_seconds"] >= _TELLING:
+        cost += f", {switch['ratio']:.1f} times a pass over them"
     return (
         f"{len(stages):,} candidates in {_duration(block['seconds'])}: {', '.join(counts)}. "
         f"To give the loaded model a candidate's weights took {cost}."

@@ -242,11 +242,10 @@ def _report(out: Path, ended: Mapping[str, Ended]) -> None:
     """One page; an organism's answers are made of harmless stand-ins, so it may hold them."""
     from alignmend.report.write import write_report
 
-    restored = VARIANTS["full"][1]
-    if ended["full"].how == "restored":
-        for role in (FINETUNED, RESTORED):
-            shutil.copytree(out / restored / RECORDS / role, out / RECORDS / role, dirs_exist_ok=True)
-    write_report([out], out / REPORT, show_text=True, overwrite=True)
+    restored = out / VARIANTS["full"][1]
+    first = [restored] if ended["full"].how == "restored" else []
+    beside = [out / RECORDS / name for name in ("control", "aligned")]
+    write_report([*first, *beside], out / REPORT, show_text=True, overwrite=True)
 
 
 def _lines(out: Path, ended: Mapping[str, Ended], control: Sequence[SweepPoint]) -> tuple[str, ...]:
