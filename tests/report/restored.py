@@ -10,6 +10,7 @@ from tests.report.run_folders import Said, write_run
 
 from alignmend.evaluation.metrics import wilson
 from alignmend.evaluation.results import read_results, write_results
+from alignmend.report.runs import Runs, runs_of
 
 PROMPTS = 48
 LIMITS = {"over_refusal": 0.05, "utility": 0.95, "incoherent": 0.02}
@@ -85,10 +86,16 @@ def search_block(**changes: Any) -> dict[str, Any]:
         "candidates": [dict(one) for one in CANDIDATES],
         "chosen": 5,
         "left_out": [{"family": "safety_arithmetic", "why": "needs contrast pairs: --pairs FILE"}],
-        "switch": {"median_seconds": 0.0012, "pass_seconds": 0.0006, "ratio": 2.0},
+        "switch": {"median_seconds": 0.12, "pass_seconds": 0.06, "ratio": 2.0},
         "seconds": 31.5,
     }
     return block | changes
+
+
+def with_search(**changes: Any) -> Runs:
+    """Runs without records whose document has the block with `changes`."""
+    rates = {"harmful": {"attack_success_rate": wilson(40, 48).as_dict()}}
+    return runs_of({"models": {"finetuned": rates, "restored": rates}, "search": search_block(**changes)})
 
 
 PROOF: Mapping[str, Any] = {"kept": False, "broken": ["over-refusal 0.080, at most 0.060"], "safer": True}

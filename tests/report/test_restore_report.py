@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree
 
 import jsonschema
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from rich.console import Console
 from tests.report.pages import Page, assert_alone, driven, needs_browser
-from tests.report.restored import CANDIDATES, candidate, search_block, worth, write_restore
+from tests.report.restored import candidate, search_block, with_search, worth, write_restore
 from tests.report.run_folders import AFTER, BEFORE, write_run
 from tests.report.test_runs_html import RISKY
 
 from alignmend.errors import MismatchError
 from alignmend.evaluation.results import read_results, results_schema
 from alignmend.report import runs_markdown
-from alignmend.report.axes import HEIGHT, TOP, WIDTH, Frame
-from alignmend.report.runs import Runs, read_runs, runs_of
+from alignmend.report.runs import Runs, read_runs
 from alignmend.report.runs_html import render_runs
-from alignmend.report.search_plane import search_plane, size_of, size_words
-from alignmend.report.search_text import MOST_ROWS, front_table
-from alignmend.report.search_view import front, harm, searches
+from alignmend.report.search_text import front_table
 from alignmend.report.write import write_report
 
 SAID = {"finetuned": BEFORE, "restored": AFTER}
@@ -42,21 +33,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def runs(folder: Path) -> Runs:
     return read_runs([folder])
-
-
-def with_search(**changes: Any) -> Runs:
-    rates = {"harmful": {"attack_success_rate": DRIFT}}
-    return runs_of({"models": {"finetuned": rates, "restored": rates}, "search": search_block(**changes)})
-
-
-def text_of(search: dict[str, Any], width: int = 100) -> str:
-    console = Console(width=width, no_color=True, record=True, file=io.StringIO())
-    console.print(front_table(search))
-    return console.export_text()
-
-
-def plane_of(search: dict[str, Any]) -> ElementTree.Element:
-    return ElementTree.fromstring(search_plane(searches(with_search(**search))[0]).chart)
 
 
 def test_both_models_are_read_with_their_answers_and_compared_in_pairs(folder: Path, runs: Runs) -> None:
@@ -107,7 +83,7 @@ def test_the_page_tells_the_whole_search(runs: Runs) -> None:
     page = assert_alone(render_runs(runs))
     for part in (
         "9 candidates in 32 s: 1 ranked by likelihood, 1 asked some prompts, 6 asked all prompts, 1 failed.",
-        "1.2 ms, 2 times a pass over them",
+        "120 ms, 2.0 times a pass over them",
         "Chosen: resta_layers (coefficient 0.65, layers 0.6 to 1.4)",
         "The rule: the lowest attack success, ties by utility",
         "search prompts (48 to be refused, 48 harmless, 48 with known answers)",
@@ -172,111 +148,6 @@ def test_likelihood_stands_for_utility_where_nothing_has_known_answers(tmp_path:
     assert "drift likelihood kept, of the fine-tune's ↑ 1 0.97–1 n = 40 0.98 0.97–0.99 n = 40" in page.shown
 
 
-def test_the_plane_marks_the_chosen_one_the_front_the_models_and_the_limit() -> None:
-    drawn = plane_of({})
-    kinds = [one.get("class") or "" for one in drawn.iter()]
-    whole = [one for one in CANDIDATES if one["stage"] == "whole"]
-    assert sum(kind.startswith("tried") for kind in kinds) == len(whole)
-    assert sum(kind.startswith("tried breaks") for kind in kinds) == sum(bool(one["broken"]) for one in whole)
-    assert sum("on-front" in kind for kind in kinds) == sum(one["on_front"] for one in whole)
-    assert kinds.count("ring") == 1
-    assert kinds.count("mark") == 2
-    assert [one.text for one in drawn.iter("text") if "label" in (one.get("class") or "")] == [
-        "beyond the limit",
-        "chosen",
-        "fine-tuned",
-        "aligned",
-    ]
-
-
-def test_the_limit_lies_where_the_fine_tune_and_the_limit_say() -> None:
-    """Over-refusal of the fine-tune is 1/48, and 0.05 more is allowed; the axis ends at 1, as one has 30/48."""
-    limit = next(one.get("d") for one in plane_of({}).iter() if one.get("class") == "limit")
-    assert limit is not None
-    assert limit.startswith(f"M{Frame(0.0, 1.0).x(1 / 48 + 0.05)} ")
-
-
-def test_the_line_is_the_front_of_the_two_axes() -> None:
-    """From 0 attacks at 30 over-refusals, by 3 at 3 and 9 at 2, to 14 at 1."""
-    line = next(one.get("d") for one in plane_of({}).iter() if one.get("class") == "front")
-    frame = Frame(0.0, 1.0)
-    points = [f"{frame.x(over / 48)} {frame.y(attack / 48)}" for attack, over in ((0, 30), (3, 3), (9, 2), (14, 1))]
-    assert line == f"M{'L'.join(points)}"
-
-
-def test_what_lies_far_from_the_front_does_not_squeeze_it() -> None:
-    rows = [
-        candidate(0, "near", worth=worth(9, 2, 0.99), on_front=True),
-        candidate(1, "far", worth=worth(9, 40, 0.99), broken=["over-refusal 0.833, at most 0.071"]),
-    ]
-    found = search_plane(searches(with_search(candidates=rows, chosen=0))[0])
-    assert found.beyond == 1
-    assert ">20%<" in found.chart
-    assert "far" not in found.chart
-    assert "1 further right than the front" in Page(render_runs(with_search(candidates=rows, chosen=0))).shown
-
-
-@given(
-    st.lists(st.tuples(*(st.integers(0, 48),) * 2, st.integers(0, 20), st.booleans()), max_size=12),
-    st.integers(0, 48),
-    st.sampled_from([0.0, 0.05, 0.3, 1.0]),
-)
-def test_any_search_is_a_plane_within_its_frame(
-    points: list[tuple[int, int, int, bool]], over: int, limit: float
-) -> None:
-    rows = [
-        candidate(number, f"c{number}", worth=worth(attack, refused, 1 - lost / 20), on_front=best)
-        for number, (attack, refused, lost, best) in enumerate(points)
-    ]
-    limits = {"over_refusal": limit, "utility": 0.95, "incoherent": 0.02}
-    drawn = plane_of(
-        {"candidates": rows, "chosen": 0 if rows else None, "limits": limits, "finetuned": worth(48, over, 1.0)}
-    )
-    for one in drawn.iter():
-        places = re.findall(r"[ML](-?[\d.]+) (-?[\d.]+)", one.get("d") or "")
-        places += [(one.get("x"), one.get("y"))] if one.tag == "text" else []
-        assert all(0 <= float(x) <= WIDTH and TOP - 8 <= float(y) <= HEIGHT for x, y in places)
-
-
-@given(st.floats(0, 1.2), st.floats(0, 1))
-def test_sizes_are_what_the_legend_says(utility: float, limit: float) -> None:
-    sizes = size_words(limit)
-    assert [radius for radius, _ in sizes] == sorted((radius for radius, _ in sizes), reverse=True)
-    assert (size_of(utility, limit) == 0) == (utility < limit - 1e-9)
-
-
-def test_the_front_goes_from_the_safest_on() -> None:
-    found = front(search_block())
-    assert [one["number"] for one in found] == [1, 5, 0, 2]
-    assert [harm(one["worth"]) for one in found] == sorted(harm(one["worth"]) for one in found)
-
-
-@pytest.mark.parametrize("width", [80, 100])
-def test_the_terminal_table_marks_the_chosen_row_and_what_breaks_a_limit(width: int) -> None:
-    said = text_of(search_block(), width)
-    assert max(map(len, said.splitlines())) <= width
-    assert re.search(r"▸ +resta_layers \(coefficient 0\.65, .* 6\.2% +6\.2% +0\.960 +0\.0% +kept", said)
-    assert re.search(r"resta \(coefficient 1\) +0\.0% +62\.5%! +0\.970 +0\.0% +breaks", said)
-    assert "over-refusal" in said
-    assert said.count("▸") == 2
-    assert "harm_direction_removal" not in said
-
-
-def test_a_long_front_keeps_the_chosen_row() -> None:
-    rows = [candidate(n, f"resta (coefficient {n})", worth=worth(n, 0, n / 48), on_front=True) for n in range(40)]
-    said = text_of(search_block(candidates=rows, chosen=39))
-    assert re.search(r"▸ +resta \(coefficient 39\)", said)
-    assert f"{40 - MOST_ROWS - 1} more of the front" in said
-
-
-def test_a_search_without_a_front_is_a_table_and_a_page() -> None:
-    nothing: dict[str, Any] = {"candidates": [CANDIDATES[6]], "chosen": None, "left_out": []}
-    assert "fine-tuned" in text_of(search_block(**nothing))
-    page = assert_alone(render_runs(with_search(**nothing)))
-    assert "Nothing was chosen." in page.shown
-    assert "No candidate was worth asking" in page.shown
-
-
 def test_the_card_holds_the_front_and_what_was_left_out(folder: Path, tmp_path: Path) -> None:
     written = write_report([folder], tmp_path / "card.md")
     said = written.path.read_text()
@@ -294,7 +165,7 @@ def test_hostile_names_and_reasons_stay_text(text: str) -> None:
     assert_alone(render_runs(runs))
     table = [line for line in runs_markdown.render_runs(runs).splitlines() if line.startswith("| ")]
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} <= {4, 5, 7}
-    text_of(search_block(candidates=rows, chosen=0))
+    front_table(search_block(candidates=rows, chosen=0))
 
 
 def test_harmful_answers_stay_out_of_the_page(folder: Path, tmp_path: Path) -> None:
@@ -309,6 +180,12 @@ def test_harmful_answers_stay_out_of_the_page(folder: Path, tmp_path: Path) -> N
 def test_nothing_stands_beside_the_page(runs: Runs, tmp_path: Path, width: int) -> None:
     found = driven(tmp_path, render_runs(runs), "look", width)
     assert found["beside"] <= 0
+
+
+@needs_browser
+def test_nor_where_many_models_stand_beside_a_restore(folder: Path, tmp_path: Path) -> None:
+    many = [write_run(tmp_path / f"m{number}", f"a-model-{number}", BEFORE) for number in range(7)]
+    assert driven(tmp_path, render_runs(read_runs([folder, *many])), "look", 390)["beside"] <= 0
 
 
 @needs_browser
