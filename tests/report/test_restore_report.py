@@ -119,6 +119,13 @@ def test_kept_limits_ask_for_no_notice(tmp_path: Path) -> None:
     assert "beyond a limit" not in page
 
 
+def test_prompts_that_the_search_saw_are_not_called_unseen(tmp_path: Path) -> None:
+    out = write_restore(tmp_path / "out", SAID, tuned_on=[{"suite": "catqa", "use": "search"}])
+    shown = Page(render_runs(read_runs([out]))).shown
+    assert "Not a fair test: catqa was used for search" in shown
+    assert "everything else on this page" not in shown
+
+
 def test_two_restores_have_two_searches(tmp_path: Path) -> None:
     places = [write_restore(tmp_path / name, SAID) for name in ("first", "second")]
     page = assert_alone(render_runs(read_runs(places)))
