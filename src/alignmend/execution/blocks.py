@@ -46,6 +46,7 @@ from alignmend.io.tensors import TensorEntry
 BLOCK = 262_144
 """Elements per block: few enough for the cache, many enough that threads rarely wait for the interpreter."""
 
+_LARGEST = 0x7F7F_FFFF
 _TORCH_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -64,10 +65,13 @@ class Evaluator:
         self._raw_bytes = self._raw.numpy().data
         self._sharing: tuple[TensorEntry, ...] = ()
         self._shared: dict[TensorEntry, torch.Tensor] = {}
+        self._block: tuple[int, int] | None = None
         self._products = Products(files)
         self._row_masks: dict[RowTop, torch.Tensor] = {}
         self._row_start = 0
         self._free_truths: list[torch.Tensor] = []
+        self._cuts: dict[tuple[TensorEntry, int, int, int, int], torch.Tensor] = {}
+        """Masks of stored scores on one block, since several combined masks hold them."""
         self._labelled: dict[str, tuple[int, torch.Tensor]] | None = None
         """By label, how many weights its mask kept, and their values; None where nobody asked."""
 
@@ -89,6 +93,8 @@ class Evaluator:
             counts.update(read_counts(program))
         self._sharing = ()
         self._forget()
+        self.give_truths(*self._cuts.values())
+        self._cuts.clear()
         self._rank_rows(tuple(dict.fromkeys(found for program in programs for found in row_tops(program))), start, stop)
         self._sharing = tuple(entry for entry, count in counts.items() if count > 1)
 
@@ -108,13 +114,19 @@ class Evaluator:
             self._row_masks[ranking] = torch.from_numpy(kept.reshape(-1))
 
     def begin_block(self, start: int, stop: int) -> None:
-        """Read what the prepared programs and their target share once, before the block is evaluated."""
+        """Read what the prepared programs and their target share once in this block, when it is first needed."""
         self._forget()
-        for entry in self._sharing:
+        self._block = start, stop
+
+    def _share(self, entry: TensorEntry) -> torch.Tensor | None:
+        if self._block is not None and entry not in self._shared and entry in self._sharing:
+            start, stop = self._block
             if stop <= entry.size:
                 self._shared[entry] = self.decode(entry, start, stop)
+        return self._shared.get(entry)
 
     def _forget(self) -> None:
+        self._block = None
         for vector in self._shared.values():
             self.give(vector)
         self._shared.clear()
@@ -175,13 +187,13 @@ class Evaluator:
         return values, tallies
 
     def _read(self, entry: TensorEntry, start: int, stop: int) -> torch.Tensor:
-        shared = self._shared.get(entry)
+        shared = self._share(entry)
         if shared is None:
             return self.decode(entry, start, stop)
         return self.take(stop - start).copy_(shared[: stop - start])  # a prefix of the block, or all of it
 
     def _subtract(self, left: Read, right: Read, start: int, stop: int) -> torch.Tensor:
-        shared_left, shared_right = self._shared.get(left.entry), self._shared.get(right.entry)
+        shared_left, shared_right = self._share(left.entry), self._share(right.entry)
         if shared_left is not None and shared_right is not None:
             length = stop - start  # within a prefix, less than what is shared
             return torch.sub(shared_left[:length], shared_right[:length], out=self.take(length))
@@ -238,11 +250,11 @@ class Evaluator:
         self.give(factors)
         if label and self._labelled is not None and label not in self._labelled:
             self._labelled[label] = int(torch.count_nonzero(kept)), self.take(stop - start).copy_(values)
-        self._give_truths(kept)
+        self.give_truths(kept)
         return values
 
     def mask(self, mask: MaskProgram, start: int, stop: int) -> torch.Tensor:
-        """The mask on `[start, stop)` as truth values, in scratch that only `_keep` gives back."""
+        """The mask on `[start, stop)` as truth values, in scratch owned by the caller."""
         truths = self._take_truths(stop - start)
         match mask:
             case RandomKeep(density, seed, name):
@@ -251,7 +263,9 @@ class Evaluator:
                 if score is None:
                     truths.zero_()[: max(tie_stop - start, 0)] = bits == 0
                     return truths
-                shared = self._shared.get(score.entry) if isinstance(score, Read) else None
+                if isinstance(score, Read) and score.entry.dtype == "BF16" and 0 < bits < _LARGEST:
+                    return self._cut_halves(score.entry, mask, start, stop, truths)
+                shared = self._share(score.entry) if isinstance(score, Read) else None
                 if shared is not None:
                     return _cut(shared[: stop - start], mask, start, truths)
                 values = self.run(score, start, stop).abs_()
@@ -267,20 +281,37 @@ class Evaluator:
                 join = torch.bitwise_and if isinstance(mask, And) else torch.bitwise_or
                 one, other = self.mask(left, start, stop), self.mask(right, start, stop)
                 join(one, other, out=truths)
-                self._give_truths(one, other)
+                self.give_truths(one, other)
                 return truths
             case Invert(operand):
                 one = self.mask(operand, start, stop)
                 torch.bitwise_not(one, out=truths)
-                self._give_truths(one)
+                self.give_truths(one)
                 return truths
         raise AssertionError(mask)
+
+    def _cut_halves(self, entry: TensorEntry, mask: Above, start: int, stop: int, truths: torch.Tensor) -> torch.Tensor:
+        """As `_cut`, of bfloat16 scores as they are stored; minus zero, a negative integer, is below every cut."""
+        if (known := self._cuts.get((entry, mask.bits, mask.tie_stop, start, stop))) is not None:
+            return truths.copy_(known)
+        if any(first != start for *_, first, _ in self._cuts):
+            self.give_truths(*self._cuts.values())
+            self._cuts.clear()
+        halves, found = np.frombuffer(self.raw(entry, start, stop), dtype=np.int16), truths.numpy()
+        cut, on_cut = np.int16(mask.bits >> 16), mask.bits & 0xFFFF == 0
+        granted = min(max(mask.tie_stop - start, 0), halves.size) if on_cut else 0
+        np.greater_equal(halves[:granted], cut, out=found[:granted])
+        np.greater(halves[granted:], cut, out=found[granted:])
+        copied = self._take_truths(stop - start).copy_(truths)
+        self._cuts[entry, mask.bits, mask.tie_stop, start, stop] = copied
+        return truths
 
     def _take_truths(self, length: int) -> torch.Tensor:
         whole = self._free_truths.pop() if self._free_truths else torch.empty(BLOCK, dtype=torch.bool)
         return whole[:length]
 
-    def _give_truths(self, *vectors: torch.Tensor) -> None:
+    def give_truths(self, *vectors: torch.Tensor) -> None:
+        """Return masks for reuse."""
         self._free_truths.extend(vector if vector._base is None else vector._base for vector in vectors)
 
 

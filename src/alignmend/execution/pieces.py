@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from alignmend.algebra.programs import Program, entries_of, row_size
@@ -17,6 +18,7 @@ from alignmend.errors import NonFiniteError
 from alignmend.execution.blocks import BLOCK, Evaluator, torch_dtype
 from alignmend.execution.patches import Tallies, added
 from alignmend.execution.rounding import Rounding, sum_of_squares, to_bfloat16_stochastic, to_nearest
+from alignmend.execution.sparse import SparseReader, keeps_of
 from alignmend.io.tensors import ARITHMETIC_DTYPES, TensorEntry
 
 PIECE = 16 * BLOCK
@@ -80,12 +82,15 @@ def compute(piece: Piece, evaluator: Evaluator, sink: Sink) -> PieceReport:
     evaluator.prepare(() if piece.change is None else (piece.change,), piece.entry, piece.start, piece.stop)
     step = error = 0.0
     tallies: list[Tallies] = []
+    sparse = _sparse(piece, evaluator)
     for start in range(piece.start, piece.stop, BLOCK):
         stop = min(start + BLOCK, piece.stop)
         if piece.change is None and piece.dtype == piece.entry.dtype:
             _copied_block(piece, evaluator, sink, start, stop)
         else:
-            report = _float_block(piece, evaluator, sink, start, stop)
+            found = None if sparse is None else _sparse_block(piece, sparse, sink, start, stop)
+            sparse = None if found is None else sparse
+            report = found or _float_block(piece, evaluator, sink, start, stop)
             step, error = step + report.step, error + report.error
             tallies.append(report.patches)
     return PieceReport(step, error, added(tallies))
@@ -99,6 +104,28 @@ def _copied_block(piece: Piece, evaluator: Evaluator, sink: Sink, start: int, st
         if not bool(torch.isfinite(stored).all()):
             raise nonfinite_in(piece.entry)
     sink(start, data)
+
+
+def _sparse(piece: Piece, evaluator: Evaluator) -> SparseReader | None:
+    """For pieces of which little changes, if rounding leaves the rest as it is stored."""
+    keeps = keeps_of(piece.change) if piece.change is not None else ()
+    plain = piece.rounding == "nearest" and {piece.dtype, piece.entry.dtype} == {"BF16"}
+    return SparseReader(keeps, piece.entry, evaluator) if keeps and plain else None
+
+
+def _sparse_block(piece: Piece, sparse: SparseReader, sink: Sink, start: int, stop: int) -> PieceReport | None:
+    """None, and nothing written, where the whole block must be computed."""
+    assert piece.change is not None
+    if (found := sparse.block(piece.change, start, stop)) is None:
+        return None
+    values = found.values + found.step
+    rounded = to_nearest(values, torch.bfloat16)
+    size, error = sum_of_squares(found.step), sum_of_squares(rounded.float().sub_(values))
+    if not math.isfinite(size + error):
+        return None
+    found.stored[found.places] = rounded.view(torch.uint16).numpy()
+    sink(start, found.stored.view(np.uint8).data)
+    return PieceReport(size, error, found.tallies)
 
 
 def _float_block(piece: Piece, evaluator: Evaluator, sink: Sink, start: int, stop: int) -> PieceReport:
