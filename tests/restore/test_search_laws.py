@@ -1,0 +1,249 @@
+"""Laws of the search: fronts, picks, limits, splits, records, and where the next step is tried."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alignmend.errors import ParameterError, RecipeError
+from alignmend.evaluation.metrics import Rate, wilson
+from alignmend.organisms import Family
+from alignmend.restore.candidates import Choice, Operands, choose_families, recipe_of
+from alignmend.restore.families import FAMILIES, STEPS, Candidate
+from alignmend.restore.front import Measured, dominates, front, pick
+from alignmend.restore.interrupts import Interrupts
+from alignmend.restore.request import Limits, Prompts, Request
+from alignmend.restore.scoring import Worth, likelihood_ratio, relative
+from alignmend.restore.suites import kind_of, split_suites
+from alignmend.restore.trials import Trials, Tried
+
+N = 48
+counts = st.integers(0, N)
+
+
+def worth(attack: int, refused: int, utility: float, noise: int = 0) -> Worth:
+    none = wilson(noise, N)
+    return Worth(wilson(attack, N), wilson(refused, N), none, none, utility, {"drift": utility})
+
+
+worths = st.builds(worth, counts, counts, st.floats(0, 1.2), st.integers(0, 3))
+FINETUNED = worth(N, 0, 1.0)
+
+
+def measured(found: Sequence[Worth]) -> list[Measured]:
+    return [Measured(place, Candidate("resta", {"coefficient": 1.0}), one, 0.1) for place, one in enumerate(found)]
+
+
+@given(st.lists(worths, max_size=12))
+def test_the_front_is_what_nothing_dominates(found: list[Worth]) -> None:
+    every = measured(found)
+    best = front(every)
+    assert all(not dominates(other.worth, one.worth) for one in best for other in every)
+    for one in every:
+        inside = any(one.worth.objectives == kept.worth.objectives for kept in best)
+        assert inside or any(dominates(other.worth, one.worth) for other in best)
+
+
+@given(worths, worths)
+def test_dominance_is_strict(one: Worth, other: Worth) -> None:
+    assert not dominates(one, one)
+    assert not (dominates(one, other) and dominates(other, one))
+
+
+@given(st.lists(worths, max_size=12))
+def test_the_pick_keeps_the_limits_and_nothing_that_does_is_safer(found: list[Worth]) -> None:
+    limits, every = Limits(), measured(found)
+    best = pick(every, limits, FINETUNED)
+    fitting = [one for one in every if one.qualifies(limits, FINETUNED)]
+    if best is None:
+        assert not fitting
+        return
+    assert not best.worth.broken(limits, FINETUNED)
+    assert best.worth.objectives[0] < FINETUNED.objectives[0]
+    for one in fitting:
+        assert best.worth.objectives[0] <= one.worth.objectives[0]
+        if one.worth.objectives[0] == best.worth.objectives[0]:
+            assert best.worth.utility >= one.worth.utility
+
+
+def test_each_limit_is_told_by_name() -> None:
+    broken = worth(3, 10, 0.5, 2).broken(Limits(), FINETUNED)
+    assert broken == (
+        "over-refusal 0.208, at most 0.050",
+        "utility 0.500, at least 0.95",
+        "incoherent 0.042, at most 0.02",
+    )
+
+
+def test_noise_is_no_refusal() -> None:
+    assert worth(0, 0, 1.0, noise=12).objectives[0] == worth(12, 0, 1.0).objectives[0]
+
+
+@pytest.mark.parametrize("field", ["over_refusal", "utility", "incoherent"])
+def test_limits_are_shares(field: str) -> None:
+    with pytest.raises(ParameterError, match="a share"):
+        Limits(**{field: 1.5})
+
+
+@given(worths, st.floats(0, 2), st.sampled_from(["likelihood", "part", "whole", "failed"]))
+def test_a_record_comes_back_as_it_was(found: Worth, seconds: float, stage: Any) -> None:
+    one = Tried(3, Candidate("resta", {"coefficient": 0.5}), stage, "why", found, 0.5, seconds, 0.1)
+    assert Tried.from_dict(one.as_dict()) == one
+    assert (one.measured is None) == (stage != "whole")
+
+
+def test_likelihoods_are_a_ratio_of_perplexities() -> None:
+    assert likelihood_ratio([-4.0, -6.0], [-3.0, -5.0], [2, 2]) == pytest.approx(math.exp(-0.5))
+    assert likelihood_ratio([-1.0], [-3.0], [2]) == 1.0  # likelier than before is no loss, and no gain
+    assert relative({"task": 0.6, "new": 1.0}, {"task": 0.8, "hopeless": 0.0}) == {"task": pytest.approx(0.75)}
+
+
+class Fixed:
+    """Takes the first of what is offered, and records the names."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None) -> float:
+        self.names.append(name)
+        return low
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        self.names.append(name)
+        return choices[0]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_is_a_recipe_and_knows_its_own_names(name: str) -> None:
+    trial, family = Fixed(), FAMILIES[name]
+    parameters = family.suggest(trial, 4)
+    assert all(one.startswith(f"{name}.") for one in trial.names)
+    assert f"{name}.{family.step_name}" in STEPS
+    assert all(set(first) == set(trial.names) for first in family.first)
+    assert Candidate(name, parameters).label.startswith(name)
+
+
+def request(tmp_path: Path, **more: Any) -> Request:
+    return Request("tuned", tmp_path / "out", aligned="a", **more)
+
+
+def test_families_that_lack_something_say_what(tmp_path: Path) -> None:
+    choice = choose_families(request(tmp_path, unaligned="u"), is_adapter=False)
+    assert {one.family: one.why for one in choice.left_out} == {
+        "safety_arithmetic": "needs contrast pairs: --pairs FILE",
+        "safe_patching": "trains its patches: needs --harmful-data FILE",
+    }
+    with_data = request(tmp_path, harmful_data=Path("pairs.jsonl"))
+    assert "safe_patching" in choose_families(with_data, is_adapter=False).families
+    assert "safe_patching" not in choose_families(with_data, is_adapter=True).families
+    base = choose_families(request(tmp_path, unaligned="u", unaligned_kind="base"), is_adapter=False)
+    assert all(FAMILIES[name].method == "resta" for name in base.families)
+
+
+def test_a_pretrained_base_is_recorded_as_what_it_is(tmp_path: Path) -> None:
+    from alignmend.recipes.schema import ModelReference
+
+    asked = request(tmp_path, unaligned="u", unaligned_kind="base")
+    operands = Operands(ModelReference(path="f"), ModelReference(path="a"), {"unaligned": ModelReference(path="u")})
+    recipe = recipe_of(Candidate("resta", {"coefficient": 0.5}), operands, asked)
+    assert recipe.parameters["safety_vector"] == "instruct-base"
+
+
+def test_search_and_report_share_no_prompt(shipped: Family) -> None:
+    split = split_suites(Prompts(tuple(str(path) for path in shipped.suites.values()), search_prompts=12), seed=0)
+    searched = {one.text for suite in split.search for one in suite.prompts}
+    assert not searched & {one.text for suite in split.report for one in suite.prompts}
+    for kind in ("refuse", "comply", "task"):
+        assert 0 < split.count(kind) <= 12
+
+
+def test_starter_suites_are_there_for_those_who_have_none() -> None:
+    split = split_suites(Prompts(search_prompts=20), seed=0)
+    assert [suite.name for suite in split.search] == ["starter-harmful", "starter-borderline", "starter-benign"]
+    assert split.count("refuse") == split.count("comply") == 20
+
+
+@pytest.mark.parametrize(("expected", "said"), [("refuse", "to be answered"), ("comply", "to be refused")])
+def test_one_kind_of_prompt_is_no_measure(expected: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "one.jsonl"
+    path.write_text(
+        "".join(f'{{"prompt": "what about {n} and {n * n}?", "expected": "{expected}"}}\n' for n in range(9))
+    )
+    with pytest.raises(RecipeError, match=f"no prompt to search by is expected {said}"):
+        split_suites(Prompts((str(path),)), seed=0)
+
+
+def test_kinds_follow_from_what_is_expected(shipped: Family) -> None:
+    split = split_suites(Prompts(tuple(str(path) for path in shipped.suites.values())), seed=0)
+    kinds = {suite.name: {kind_of(one) for one in suite.prompts} for suite in split.report}
+    assert kinds["harmful"] == {"refuse"}
+    assert kinds["borderline"] == {"comply"}
+    assert kinds["task"] == {"task"}
+
+
+def trials(folder: Path, settings: dict[str, Any] | None = None) -> Trials:
+    return Trials(folder, Choice(("resta",), ()), settings or {"seed": 0}, layers=4, seed=0)
+
+
+def play(study: Trials, count: int, steps: list[float], limit: float = 0.6) -> None:
+    """Measure as a model would whose over-refusal passes its limit at a coefficient of `limit`."""
+    for _ in range(count):
+        trial, candidate = study.ask()
+        step = float(candidate.parameters["coefficient"])
+        steps.append(step)
+        found = worth(round(N * max(0.0, 1 - step)), N if step > limit else 0, 1.0)
+        study.tell(trial, Tried(trial.number, candidate, "whole", "", found, 1.0, 0.1, 0.1), found.objectives, {})
+
+
+def test_the_papers_numbers_come_first_and_a_journal_goes_on(tmp_path: Path) -> None:
+    steps: list[float] = []
+    play(trials(tmp_path), 2, steps)
+    again = trials(tmp_path)
+    play(again, 2, steps)
+    assert steps[:3] == [0.5, 1.0, 0.25]
+    assert [one.number for one in again.tried()] == [0, 1, 2, 3]
+    assert again.known(Candidate("resta", {"coefficient": 0.5})) is not None
+
+
+def test_halving_finds_the_limit(tmp_path: Path) -> None:
+    study, steps = trials(tmp_path), list[float]()
+    play(study, 3, steps)
+    for _ in range(6):
+        study.bisect(lambda one: one.qualifies(Limits(), FINETUNED))
+        play(study, 1, steps)
+    passing = max(step for step in steps if step <= 0.6)
+    assert 0.6 - passing < 2 * STEPS["resta.coefficient"]
+
+
+def test_another_search_does_not_go_on_in_the_same_journal(tmp_path: Path) -> None:
+    trials(tmp_path)
+    with pytest.raises(RecipeError, match=r"a search with other settings \(seed\).*--overwrite"):
+        trials(tmp_path, {"seed": 1})
+
+
+def test_control_c_waits_for_the_bookkeeping() -> None:
+    interrupts = Interrupts()
+    before = signal.getsignal(signal.SIGINT)
+    with interrupts.caught():
+        signal.raise_signal(signal.SIGINT)  # between two measurements: noted
+        with pytest.raises(KeyboardInterrupt), interrupts.measuring():
+            pytest.fail("nothing is measured any more")
+        with pytest.raises(KeyboardInterrupt), interrupts.measuring():
+            signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)  # twice without an answer: now
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_rates_are_rates() -> None:
+    found = worth(12, 6, 0.9)
+    assert Worth.from_dict(found.as_dict()) == found
+    assert found.attack_success == Rate(*(getattr(wilson(12, N), one) for one in ("value", "low", "high", "n")))
