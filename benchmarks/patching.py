@@ -27,6 +27,7 @@ WORK = Path("benchmarks/work")
 MODELS = ("aligned", "finetuned", "unaligned")
 SCORES = ("safety-scores", "over-safety-scores")
 ROWS = 512
+FLOORS = ("floor-three-models", "floor")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -37,17 +38,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--cold", action="store_true", help="drop the inputs from the page cache before each run")
     add("--limit", type=int, default=900, help="seconds after which one run is killed (default 900)")
     add("--work", type=Path, default=WORK, help=f"folder for inputs and outputs (default {WORK})")
+    add("--only", action="append", help="contender to run, with the floors (repeatable; default all)")
     options = parser.parse_args(arguments)
     family = make_family(options.work / options.size, shape_for(parse_size(options.size)), MODELS)
     for number, role in enumerate(SCORES):
         write_scores(family.path(role) / "scores.safetensors", family.shape, seed=number)
     runs: list[Run] = []
-    chosen = contenders(family)
+    chosen = [one for one in contenders(family) if not options.only or one.name in (*FLOORS, *options.only)]
     for run in run_rounds(
         family, chosen, rounds=options.rounds, cold=options.cold, limit_seconds=options.limit, inspect=lambda _: None
     ):
         runs.append(run)
-        print(f"round {run.round}: {run.contender}: {run.wall_seconds:.2f} s, {run.error or 'done'}", flush=True)
+        print(
+            f"round {run.round}: {run.contender}: {run.wall_seconds:.2f} s, {run.cpu_seconds:.2f} CPU s, {run.error or 'done'}",
+            flush=True,
+        )
     print(table(family, chosen, runs))
 
 
@@ -112,7 +117,7 @@ def table(family: Family, chosen: Sequence[Contender], runs: Sequence[Run]) -> s
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     found = {one.name: [run for run in runs if run.contender == one.name and not run.failed] for one in chosen}
-    floors = {name: _median(found[name], "wall_seconds") for name in ("floor", "floor-three-models") if found[name]}
+    floors = {name: _median(found[name], "wall_seconds") for name in FLOORS if found[name]}
     for name, own in found.items():
         if not own:
             lines.append(f"| {name} | failed | | | |")
