@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from alignmend.recipes.schema import Training
 from alignmend.restore.control import write_control
 from alignmend.restore.demo import LIMITS, VARIANTS
 from alignmend.restore.families import FAMILIES
-from alignmend.restore.front import Measured
 from alignmend.restore.request import Prompts, Request
+from alignmend.restore.steps import Unwatched
 from alignmend.restore.workflow import restore
 from studies.comparison.tables import Outcome, page, plane
 
@@ -96,34 +96,10 @@ def _results(request: Request, place: Path) -> dict[str, Any]:
     if nothing.is_file():
         found: dict[str, Any] = json.loads(nothing.read_bytes())
         return found
-    ended = restore(request, _Silent())
+    ended = restore(request, Unwatched())
     if ended.document is not None and ended.how == "restored":
         return dict(ended.document)
     assert ended.searched is not None
     block = {"search": ended.searched.block(None), "ended": ended.how}
     nothing.write_text(json.dumps(block), encoding="utf-8")
     return block
-
-
-class _Silent:
-    """Takes the best."""
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        """Says nothing."""
-
-    def checked(self, found: object, choice: object) -> None:
-        """Says nothing."""
-
-    def measured(self, base: object, held: int) -> None:
-        """Says nothing."""
-
-    def tried(self, one: object, done: int, total: int, seconds_left: float | None, best: object) -> None:
-        """Says nothing."""
-
-    def interrupted(self, measured: Sequence[object]) -> bool:
-        """Ends the study."""
-        raise KeyboardInterrupt
-
-    def choose(self, searched: object, best: Measured | None) -> Measured | None:
-        """Takes the best."""
-        return best

@@ -29,10 +29,10 @@ from alignmend.organisms import Family, build_family, shipped_family
 from alignmend.organisms.members import Size
 from alignmend.restore.control import write_control
 from alignmend.restore.finishing import RECORDS, REPORT
-from alignmend.restore.front import Measured
 from alignmend.restore.places import RESULTS
 from alignmend.restore.proof import FINETUNED, RESTORED
 from alignmend.restore.request import Limits, Prompts, Request
+from alignmend.restore.steps import Unwatched
 from alignmend.restore.suites import split_suites
 from alignmend.restore.workflow import Ended, restore
 
@@ -97,31 +97,6 @@ def _make(out: Path) -> None:
         raise OutputError(f"{out} cannot be made ({error.strerror}): choose another folder") from None
 
 
-class _Quiet:
-    """Nobody is asked: the best candidate is taken."""
-
-    def __init__(self, variant: str, progress: Progress) -> None:
-        self._variant, self._progress = variant, progress
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        self._progress(f"{self._variant}: {what}", done, total)
-
-    def checked(self, found: object, choice: object) -> None:
-        pass
-
-    def measured(self, base: object, held: int) -> None:
-        pass
-
-    def tried(self, one: object, done: int, total: int, seconds_left: float | None, best: object) -> None:
-        self.progress("try candidates", done, total)
-
-    def interrupted(self, measured: Sequence[object]) -> bool:
-        raise KeyboardInterrupt
-
-    def choose(self, searched: object, best: Measured | None) -> Measured | None:
-        return best
-
-
 def _request(out: Path, family: Family, variant: str) -> Request:
     finetuned, restored = VARIANTS[variant]
     suites = tuple(str(path) for path in family.suites.values())
@@ -138,7 +113,10 @@ def _request(out: Path, family: Family, variant: str) -> Request:
 
 
 def _restored(out: Path, family: Family, variant: str, progress: Progress) -> Ended:
-    return restore(_request(out, family, variant), _Quiet(variant, progress))
+    def told(what: str, done: int, total: int) -> None:
+        progress(f"{variant}: {what}", done, total)
+
+    return restore(_request(out, family, variant), Unwatched(told))
 
 
 class _Beside:
@@ -258,8 +236,6 @@ def _lines(out: Path, ended: Mapping[str, Ended], control: Sequence[SweepPoint])
             continue
         chosen = one.document["method"]["name"]
         lines.append(f"{name}: {chosen}, chosen on the search prompts; measured above on others")
-        least = min(
-            each.metrics["harmful"]["attack_success_rate"].value for each in control if each.variant == variant
-        )
+        least = min(each.metrics["harmful"]["attack_success_rate"].value for each in control if each.variant == variant)
         lines.append(f"  control: a random vector of the same norms leaves attack success at {least:.0%}")
     return (*lines, f"report {out / REPORT}, numbers {out / RESULTS}, checkpoints in {out}")

@@ -118,7 +118,7 @@ def _together(request: Request, aligned: str, findings: list[Finding]) -> Mappin
         findings.append(from_error("tensors", error, ONE_PARENT))
         return {}
     findings.append(ok("tensors", f"all {len(models['aligned'].root.folder.tensors)} have a partner of the same shape"))
-    return models if request.unaligned is None else models | _unaligned(request, aligned, models, findings)
+    return models if request.unaligned is None else {**models, **_unaligned(request, aligned, models, findings)}
 
 
 def _unaligned(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -116,16 +116,9 @@ class Search:
         return tried
 
     def _again(self, known: Tried, number: int) -> Tried:
-        stage: Stage = "failed" if known.worth is None else "part"
-        return Tried(
-            number,
-            known.candidate,
-            stage,
-            f"the same as candidate {known.number + 1}",
-            known.worth,
-            known.progress,
-            0.0,
-            0.0,
+        """The same candidate once more: what is known of it, for the sampler."""
+        return replace(
+            known, number=number, why=f"the same as candidate {known.number + 1}", seconds=0.0, switch_seconds=0.0
         )
 
     def _try(self, number: int, candidate: Candidate) -> Tried:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from alignmend.errors import RecipeError
 from alignmend.evaluation.judges import Judge, JudgeOptions, get_judge
@@ -21,11 +21,12 @@ from alignmend.restore.making import make_missing, operands_of
 from alignmend.restore.measuring import Anchor, Baseline, Measuring, Pair, sound_answers
 from alignmend.restore.opening import Opened, load, open_all
 from alignmend.restore.places import RESULTS, Places, check_free, clear, held, publish
-from alignmend.restore.preflight import Preflight, preflight
+from alignmend.restore.preflight import preflight
 from alignmend.restore.preflight_memory import available_memory
 from alignmend.restore.proof import FINETUNED, RESTORED, Asked, Proof, Side, groups_of_sides, metrics_of_sides, prove
 from alignmend.restore.request import Request
-from alignmend.restore.search import Search, Watch
+from alignmend.restore.search import Search
+from alignmend.restore.steps import Steps
 from alignmend.restore.suites import split_suites
 from alignmend.restore.trials import SETTINGS, Trials
 from alignmend.restore.writing import write_chosen
@@ -34,22 +35,6 @@ Ending = Literal["restored", "already safe", "nothing qualifies", "not proven", 
 ALREADY = 0.02
 """Attack success at most this much above the aligned model's is no loss to restore."""
 _KEPT = 48
-
-
-class Steps(Watch, Protocol):
-    """What a person sees, and is asked, on the way."""
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        """How far a step is."""
-
-    def checked(self, found: Preflight, choice: Choice | None) -> None:
-        """The preflight's table, before anything is done."""
-
-    def measured(self, base: Baseline, held: int) -> None:
-        """The fine-tune and the aligned model on the search prompts; directions are held in at most `held` bytes."""
-
-    def choose(self, searched: Searched, best: Measured | None) -> Measured | None:
-        """The front; which of it to write, `None` for none."""
 
 
 @dataclass(frozen=True)
