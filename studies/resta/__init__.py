@@ -14,6 +14,7 @@ from studies.resta.curves import write_figures
 from studies.resta.finetunes import FINE_TUNES, ONE_LANGUAGE, FineTune
 from studies.resta.grid import COEFFICIENTS, DROP_RATE, INCOHERENT, KEPT, OVER_REFUSAL, START, choose
 from studies.resta.measuring import Bench, benches
+from studies.resta.own_language import own_language_section
 from studies.resta.tables import (
     SHAPE,
     VARIANTS,
@@ -50,13 +51,6 @@ _FIXED = """
 
 The paper publishes no coefficient. This is {start:g}, where one starts who cannot search, and the drop rate {rate:g}.
 """
-_OWN = """
-## Where safety is lost in one language alone
-
-Here the harmful rows are in the fine-tune's own language; the two others stay safe (all weights, language fine-tunes).
-The safety vector acts on all languages: what restores the lost one makes the others refuse what they should answer.
-{verdict}
-"""
 
 
 def run(work: Path, *, seeds: Iterable[int], size: Size, pages: Path) -> str:
@@ -74,7 +68,7 @@ def run(work: Path, *, seeds: Iterable[int], size: Size, pages: Path) -> str:
     lines += ["Fine-tunes and seeds together, then each fine-tune. Attack success is over covered and unseen kinds,"]
     lines += ["utility over benign and task prompts.", "", *write_figures(groups, pages, NAME)]
     lines += [_FIXED.format(start=START, rate=DROP_RATE), *fixed_table(groups)]
-    lines += [_OWN.format(verdict=_verdict(own)), *main_table(own)]
+    lines += own_language_section(own, groups, pages, NAME)
     lines += ["", "## Every seed", "", "Attack success on covered kinds.", "", *seed_table(groups)]
     for variant, found in by_variant.items():
         lines += ["", f"## All rows: {VARIANTS[variant]}", "", *main_table(found)]
@@ -113,10 +107,3 @@ def _opening(size: Size, count: int) -> str:
         refusal=OVER_REFUSAL,
         kept=KEPT,
     )
-
-
-def _verdict(groups: Sequence[Group]) -> str:
-    """How often any coefficient stays within the limits."""
-    fits = [chosen.plain_fits for group in groups for chosen in group.chosen]
-    found = f"In {sum(fits)} of {len(fits)} runs a coefficient stays within the limits"
-    return f"{found}; elsewhere the smallest one is shown."

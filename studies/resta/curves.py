@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from studies.figures import Curve, figure
-from studies.resta.grid import COEFFICIENTS, DROP_RATE, DROP_RATES
+from studies.resta.grid import COEFFICIENTS, DROP_RATES
 from studies.resta.measuring import Change
 from studies.resta.tables import VARIANTS, Group
 from studies.rows import Row, pooled
@@ -20,9 +20,8 @@ def write_figures(groups: Sequence[Group], pages: Path, name: str) -> list[str]:
         found = [group for group in groups if group.variant == variant]
         drawn[f"coefficient-{variant}"] = figure(
             f"{told}: coefficient",
-            "coefficient of RESTA (dashed: attack success of RESTA_d)",
+            "coefficient of RESTA",
             coefficient_curve(found),
-            coefficient_curve(found, drop_rate=DROP_RATE),
         )
         drawn[f"drop-{variant}"] = figure(
             f"{told}: drop rate",
@@ -39,10 +38,9 @@ def write_figures(groups: Sequence[Group], pages: Path, name: str) -> list[str]:
     return [f"![{kind.replace('-', ', ')}]({name}-{kind}.svg)" for kind in drawn]
 
 
-def coefficient_curve(groups: Sequence[Group], *, drop_rate: float = 0.0) -> Curve:
-    """RESTA or RESTA_d from no step to the longest."""
-    steps = (0.0, *COEFFICIENTS)
-    return [(step, _all(groups, lambda _, step=step: Change(step, drop_rate))) for step in steps]  # type: ignore[misc]
+def coefficient_curve(groups: Sequence[Group]) -> Curve:
+    """RESTA from no step to the longest."""
+    return [(step, _all(groups, lambda _, step=step: Change(step))) for step in (0.0, *COEFFICIENTS)]  # type: ignore[misc]
 
 
 def drop_curve(groups: Sequence[Group], *, alone: bool = False) -> Curve:

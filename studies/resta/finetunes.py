@@ -63,9 +63,7 @@ FINE_TUNES = (
     FineTune("code-like", "code", LANGUAGES, ("sorting",), calls_only=True),
     FineTune("arithmetic", "mathematics", LANGUAGES, ("addition",)),
 )
-ONE_LANGUAGE = tuple(
-    replace(one, name=f"{one.name}-own", slipped=one.languages) for one in FINE_TUNES if len(one.languages) == 1
-)
+ONE_LANGUAGE = (replace(FINE_TUNES[0], name="mirror-own", slipped=("mirror",)),)
 """Harm slips into a language fine-tune in its own language alone, and so safety is lost in that language alone."""
 
 

@@ -13,7 +13,7 @@ DROP_RATE = 0.3
 """Of SFT+DARE and RESTA_d, the rate used with the paper."""
 START = 0.3
 """The paper publishes no coefficient: where one starts who cannot search."""
-DROP_RATES = (0.3, 0.5, 0.7, 0.9)
+DROP_RATES = (0.3, 0.6, 0.9)
 OVER_REFUSAL = 0.10
 """How much over-refusal may exceed that of the aligned model."""
 INCOHERENT = 0.02
