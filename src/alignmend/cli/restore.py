@@ -48,6 +48,10 @@ def _run(arguments: argparse.Namespace) -> int:
         print(json.dumps(_machine(ended), sort_keys=True))
     else:
         _tell(ended, request.finetuned, steps, arguments.dry_run)
+    if ended.how == "restored" and steps.asks and steps.said("chat with it now? [y/N] ") in ("y", "yes"):
+        from alignmend.cli import main
+
+        return main(["chat", str(ended.out), "--against", request.finetuned])
     return 1 if ended.how in _FAILED else 0
 
 

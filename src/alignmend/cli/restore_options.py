@@ -60,6 +60,14 @@ def _prompts(group: argparse._ArgumentGroup) -> None:
         metavar="S",
         help="name (alignmend list suites) or file; may be repeated (default: the starter suites that ship)",
     )
+    group.add_argument(
+        "--report-suite",
+        dest="report_suites",
+        action="append",
+        default=[],
+        metavar="S",
+        help="name or file that the proof alone asks, whole; may be repeated",
+    )
     group.add_argument("--data-dir", type=Path, metavar="DIR", help="folder with local copies of known suites")
     group.add_argument("--judge", default="refusal-phrases", metavar="J", help="alignmend list judges")
     group.add_argument("--judge-model", metavar="M", help="model of a judge that asks one")
@@ -138,6 +146,7 @@ def request_of(arguments: argparse.Namespace) -> Request:
         methods=_methods(arguments.methods),
         prompts=Prompts(
             suites=tuple(arguments.suites),
+            report_suites=tuple(arguments.report_suites),
             data_dir=arguments.data_dir,
             judge=arguments.judge,
             judge_model=arguments.judge_model,

@@ -30,7 +30,7 @@ class ScreenSteps:
     """Prints tables to standard output, progress to standard error; `ask` where there is somebody to answer."""
 
     def __init__(self, *, ask: bool, quiet: bool) -> None:
-        self._ask = ask and sys.stdin.isatty() and sys.stdout.isatty()
+        self.asks = ask and sys.stdin.isatty() and sys.stdout.isatty()
         self._quiet = quiet
         self._stack = ExitStack()
         self._report: Report = lambda what, done, total: None
@@ -92,7 +92,7 @@ class ScreenSteps:
             self._print(f"\nstopped with {len(measured)} candidates measured")
             for one in sorted(measured, key=lambda each: each.worth.objectives[0])[:5]:
                 self._print(f"  {one.candidate.label}: {_worth(one.worth)}")
-            return self._ask and _said("go on searching? [Y/n] ") not in ("n", "no")
+            return self.asks and _said("go on searching? [Y/n] ") not in ("n", "no")
         finally:
             self._show()
 
@@ -104,10 +104,12 @@ class ScreenSteps:
         try:
             self._print(front_table(searched.block(best)))
             self._print(f"{len(searched.tried)} candidates in {searched.seconds:.0f} s{_switching(searched.switch())}")
+            if searched.late:
+                self._print("the budget is spent: fewer candidates were tried than --trials asks for")
             if best is None:
                 return None
             self._print(f"chosen: {best.candidate.label}")
-            return self._asked(searched, best) if self._ask else best
+            return self._asked(searched, best) if self.asks else best
         finally:
             self._show()
 
@@ -123,6 +125,10 @@ class ScreenSteps:
                 return best
             if said.isdigit() and 1 <= int(said) <= len(fitting):
                 return fitting[int(said) - 1]
+
+    def said(self, question: str) -> str:
+        """The answer to a question, in small letters."""
+        return _said(question)
 
     def proven(self, ended: Ended) -> None:
         """Fine-tuned against restored on the report prompts."""

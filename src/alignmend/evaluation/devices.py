@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignmend.errors import FileFormatError, ParameterError, missing_extra
 from alignmend.evaluation.quiet import one_line, quiet_hub
+from alignmend.io.adapter_config import CONFIG_NAME
+from alignmend.io.folder import is_adapter_folder
+from alignmend.io.strict_json import read_object
 
 if TYPE_CHECKING:
     import torch
 
 LARGEST_BATCH = 256
+_CONFIG_BYTES = 50_000_000
 _CPU_BATCH_PARAMETERS = 1_000_000_000
 _SMALL_PARAMETERS = 30_000_000
 _MOST_WORKERS = 4
@@ -23,10 +28,13 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 def load_model(path: Path | str, device: str | None = None, dtype: str = "auto") -> tuple[Any, Any]:
     """Model and tokenizer of a Hugging Face folder or cached hub id, ready to answer on `device`.
 
-    `device` is a GPU where there is one, unless given. `dtype` `auto` is float32 on a CPU, the stored one elsewhere.
+    An adapter's folder is loaded onto the base that it names, with the base's tokenizer where it has none. `device` is
+    a GPU where there is one, unless given. `dtype` `auto` is float32 on a CPU, the stored one elsewhere.
     """
     if dtype not in DTYPES:
         raise ParameterError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+    if (folder := Path(path)).is_dir() and is_adapter_folder(folder):
+        return _load_adapted(folder, device, dtype)
     tokenizer = load_tokenizer(path)
     from transformers import AutoModelForCausalLM
 
@@ -39,6 +47,31 @@ def load_model(path: Path | str, device: str | None = None, dtype: str = "auto")
     except (OSError, ValueError) as error:
         raise FileFormatError(f"{path}: not a model that transformers can load: {one_line(error)}") from error
     return model.to(target).eval(), tokenizer
+
+
+def _load_adapted(folder: Path, device: str | None, dtype: str) -> tuple[Any, Any]:
+    """The base with its adapter on top, unmerged, as PEFT runs it."""
+    if find_spec("peft") is None:
+        raise missing_extra("peft", "train")
+    model, tokenizer = load_model(_base_of(folder), device, dtype)
+    try:
+        with _quiet():
+            model.load_adapter(str(folder))
+    except (OSError, ValueError, KeyError) as error:
+        raise FileFormatError(f"{folder}: its adapter cannot be loaded: {one_line(error)}") from error
+    own = (folder / "tokenizer_config.json").is_file()
+    return model.eval(), load_tokenizer(folder) if own else tokenizer
+
+
+def _base_of(folder: Path) -> str | Path:
+    """The base that an adapter names: below its folder, here, or beside it; else a hub id."""
+    name = read_object(
+        folder / CONFIG_NAME, limit=_CONFIG_BYTES, advice="save it anew with PEFT's save_pretrained"
+    ).get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        raise FileFormatError(f"{folder / CONFIG_NAME} names no base model (base_model_name_or_path): merge it first")
+    places = (folder / name, Path(name), folder.parent / name)
+    return next((place for place in places if place.is_dir()), name)
 
 
 def load_tokenizer(path: Path | str) -> Any:

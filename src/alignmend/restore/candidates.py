@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from alignmend.errors import ParameterError
+from alignmend.io.folder import is_adapter_folder
 from alignmend.nearest import nearest
 from alignmend.recipes.schema import Data, ModelReference, Output, Recipe, Training
 from alignmend.restore.families import FAMILIES, Candidate, Family
@@ -52,8 +54,8 @@ def choose_families(request: Request, *, is_adapter: bool) -> Choice:
 def _why_not(family: Family, request: Request, is_adapter: bool) -> str | None:
     if family.steered and request.servable:
         return "steering that keeps norms cannot be baked into a checkpoint (--servable)"
-    if family.steered and request.as_adapter:
-        return "an adapter has no steering vector (--as-adapter)"
+    if request.as_adapter and (why := _why_no_adapter(family, request, is_adapter)) is not None:
+        return f"{why} (--as-adapter)"
     if "pairs" in family.needs and request.pairs is None:
         return "needs contrast pairs: --pairs FILE"
     if "patches" in family.needs and request.harmful_data is None:
@@ -62,6 +64,20 @@ def _why_not(family: Family, request: Request, is_adapter: bool) -> str | None:
         return "patches are trained on a whole model, and this fine-tune is an adapter: merge it first"
     if family.method in ("harm_direction_removal", "safety_arithmetic") and request.unaligned_kind == "base":
         return "a pretrained base is no harmful model of the aligned one"
+    return None
+
+
+def _why_no_adapter(family: Family, request: Request, is_adapter: bool) -> str | None:
+    """Only a sum of adapters is an adapter."""
+    if not is_adapter:
+        return "the fine-tune is a whole model"
+    if not family.low_rank:
+        return "a drop, a trim, a merge of patches or a steering vector is no sum of adapters"
+    given = None if request.unaligned is None else Path(request.unaligned)
+    if given is not None and given.is_dir() and not is_adapter_folder(given):
+        return "the unaligned model is a whole model"
+    if given is None and request.training.lora_rank is None:
+        return "the unaligned model is trained over all weights: give --lora-rank"
     return None
 
 

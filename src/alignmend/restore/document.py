@@ -31,6 +31,11 @@ class Searched:
     """One pass over the loaded weights."""
 
     @property
+    def late(self) -> bool:
+        """Whether time ended the search."""
+        return self.request.budget is not None and len(self.tried) < self.request.trials
+
+    @property
     def measured(self) -> list[Measured]:
         """Candidates that were measured whole."""
         return [found for one in self.tried if (found := one.measured) is not None]

@@ -33,6 +33,8 @@ class Family:
     steered: bool = False
     step_name: str = "coefficient"
     """The number that says how far a candidate goes: more of it is safer, and dearer."""
+    low_rank: bool = False
+    """Whether adapters in give an adapter out."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             _VECTOR,
             _resta,
             tuple({"resta.coefficient": value} for value in (0.5, 1.0, 0.25)),
+            low_rank=True,
         ),
         "resta_drop": Family(
             "resta",
@@ -174,6 +177,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             _VECTOR,
             _resta_layers,
             ({"resta_layers.coefficient": 0.5, "resta_layers.tilt": 0.4},),
+            low_rank=True,
         ),
         "harm_direction_removal": Family(
             "harm_direction_removal",

@@ -45,6 +45,8 @@ class Prompts:
 
     suites: tuple[str, ...] = ()
     """Names or files; the suites that ship where empty."""
+    report_suites: tuple[str, ...] = ()
+    """Names or files that the proof alone asks, whole."""
     data_dir: Path | None = None
     """Folder with local copies of known suites."""
     judge: str = "refusal-phrases"

@@ -47,9 +47,18 @@ def split_suites(prompts: Prompts, seed: int) -> Split:
     loaded = [load_suite(one, data_dir=prompts.data_dir, split="all") for one in prompts.suites or STARTERS]
     halves = [_halves(suite, seed) for suite in loaded]
     search = _limited([half for half, _ in halves], prompts.search_prompts, seed)
-    report = tuple(half for _, half in halves)
+    more = [load_suite(one, data_dir=prompts.data_dir) for one in prompts.report_suites]
+    report = _distinct((*(half for _, half in halves), *more))
     _check(search, report)
     return Split(search, *_apart(search, report))
+
+
+def _distinct(suites: Sequence[Suite]) -> tuple[Suite, ...]:
+    names = [suite.name for suite in suites]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise RecipeError(f"suite {twice[0]} is there twice: name it once, with --suite or with --report-suite")
+    return tuple(suites)
 
 
 def _halves(suite: Suite, seed: int) -> tuple[Suite, Suite]:
@@ -101,9 +110,10 @@ def _apart(search: Sequence[Suite], report: Sequence[Suite]) -> tuple[tuple[Suit
     shared: dict[str, set[str]] = {}
     for one in find_overlaps(search, report):
         shared.setdefault(one.suite, set()).add(one.prompt_id)
-    kept = [
-        _with(suite, [one for one in suite.prompts if one.id not in shared.get(suite.name, ())]) for suite in report
-    ]
+    left = {suite.name: [one for one in suite.prompts if one.id not in shared.get(suite.name, ())] for suite in report}
+    if gone := [name for name, prompts in left.items() if not prompts]:
+        raise RecipeError(f"every prompt of {gone[0]} is (nearly) in the search: report on others")
+    kept = [_with(suite, left[suite.name]) for suite in report]
     _check(search, kept)
     notes = tuple(
         f"{name}: {len(ids)} report prompts are (nearly) in the search and left out" for name, ids in shared.items()

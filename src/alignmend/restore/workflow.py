@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from alignmend.errors import RecipeError
+from alignmend.errors import MismatchError, RecipeError
 from alignmend.evaluation.judges import Judge, JudgeOptions, get_judge
 from alignmend.evaluation.results import judge_block, read_results, results_document, suite_blocks
 from alignmend.execution.in_place import InPlace
@@ -154,6 +154,8 @@ class _Restore:
         pairs = read_pairs(self.request.pairs) if self.request.pairs is not None else ()
         search = Search(measuring, base, trials, operands, self.request, pairs=pairs, deadline=self._deadline())
         search.run(self.steps)
+        if changed := measuring.place.differing():  # the proof's first half asks this model
+            raise MismatchError(f"after the search {changed[0]} is not the fine-tune's: a file was changed meanwhile")
         took = time.monotonic() - began
         return Searched(
             self.request, base, self.choice, trials.tried(), self.split, took, measuring.place.pass_seconds()
