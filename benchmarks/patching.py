@@ -50,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ):
         runs.append(run)
         print(
-            f"round {run.round}: {run.contender}: {run.wall_seconds:.2f} s, {run.cpu_seconds:.2f} CPU s, {run.error or 'done'}",
+            f"round {run.round}: {run.contender}: {run.wall_seconds:.2f} s, "
+            f"{run.cpu_seconds:.2f} CPU s, {run.error or 'done'}",
             flush=True,
         )
     print(table(family, chosen, runs))

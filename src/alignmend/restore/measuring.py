@@ -19,7 +19,7 @@ from alignmend.evaluation.judges import Judge
 from alignmend.evaluation.records import Generation, JudgementRow
 from alignmend.evaluation.run import Evaluation, evaluate
 from alignmend.evaluation.suites import Suite
-from alignmend.evaluation.utility.likelihood import log_likelihoods
+from alignmend.evaluation.utility.likelihood import LogLikelihood, log_likelihoods
 from alignmend.execution.in_place import InPlace
 from alignmend.restore.request import Prompts
 from alignmend.restore.scoring import Worth, accuracies, likelihood_ratio, rates, relative
@@ -156,29 +156,33 @@ class Measuring:
     def anchor(self, pairs: Sequence[Pair]) -> Anchor:
         """Texts with their log-likelihoods under the weights as they are now."""
         found = self._likelihoods(pairs)
-        return Anchor(tuple(pairs), tuple(total for total, _ in found), tuple(tokens for _, tokens in found))
+        return Anchor(tuple(pairs), tuple(one.total for one in found), tuple(one.tokens for one in found))
 
     def _per_token(self, anchor: Anchor) -> float:
-        return sum(total for total, _ in self._likelihoods(anchor.pairs)) / max(1, sum(anchor.tokens))
+        return sum(one.total for one in self._likelihoods(anchor.pairs)) / max(1, sum(anchor.tokens))
 
     def _kept(self, base: Baseline) -> float:
-        found = [total for total, _ in self._likelihoods(base.kept.pairs)]
+        found = [one.total for one in self._likelihoods(base.kept.pairs)]
         return likelihood_ratio(found, base.kept.before, base.kept.tokens)
 
-    def _likelihoods(self, pairs: Sequence[Pair]) -> list[tuple[float, int]]:
-        if not pairs:
-            return []
-        backend = self.backend("likelihood")
-        rendered = [backend.render(prompt) for prompt, _ in pairs]
-        texts = [(text, answer) for (text, _), (_, answer) in zip(rendered, pairs, strict=True)]
-        found = log_likelihoods(
-            self.model, self.tokenizer, texts, special=rendered[0][1], batch_size=self.prompts.batch_size
-        )
-        return [(one.total, one.tokens) for one in found]
+    def _likelihoods(self, pairs: Sequence[Pair]) -> list[LogLikelihood]:
+        return likelihoods(self.backend("likelihood"), pairs, batch_size=self.prompts.batch_size)
 
     def _shipped_refusals(self) -> list[Pair]:
         asked = [one for suite in self.split.search for one in suite.prompts if kind_of(one) == "refuse"]
         return [(one.text, REFUSALS[place % len(REFUSALS)]) for place, one in enumerate(asked[:_REFUSALS])]
+
+
+def likelihoods(
+    backend: TransformersBackend, texts: Sequence[Pair], *, batch_size: int | None = None
+) -> list[LogLikelihood]:
+    """Of answers to requests, as `backend` renders and steers them."""
+    if not texts:
+        return []
+    rendered = [backend.render(prompt) for prompt, _ in texts]
+    pairs = [(text, answer) for (text, _), (_, answer) in zip(rendered, texts, strict=True)]
+    with backend.steered():
+        return log_likelihoods(backend.model, backend.tokenizer, pairs, special=rendered[0][1], batch_size=batch_size)
 
 
 def _stages(suites: Sequence[Suite]) -> tuple[list[Suite], list[Suite]]:

@@ -15,8 +15,7 @@ from alignmend.evaluation.records import JudgementRow
 from alignmend.evaluation.run import Evaluation, evaluate_folder, grouped_metrics
 from alignmend.evaluation.suites import Suite
 from alignmend.evaluation.utility.estimates import Estimate, estimate
-from alignmend.evaluation.utility.likelihood import log_likelihoods
-from alignmend.restore.measuring import Anchor, Pair
+from alignmend.restore.measuring import Anchor, Pair, likelihoods
 from alignmend.restore.request import Limits
 from alignmend.restore.scoring import Worth, accuracies, rates, relative
 from alignmend.restore.suites import Split, by_kind
@@ -75,18 +74,7 @@ class Asked:
         found = evaluate_folder(
             backend, self.split.report, self.judge, self.folder / name, used=self.split.search, progress=self.told
         )
-        return Side(found, likelihoods(backend, texts)[0])
-
-
-def likelihoods(backend: TransformersBackend, texts: Sequence[Pair]) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    """Log-likelihoods and token counts of answers to requests, as `backend` renders them."""
-    if not texts:
-        return (), ()
-    rendered = [backend.render(prompt) for prompt, _ in texts]
-    pairs = [(text, answer) for (text, _), (_, answer) in zip(rendered, texts, strict=True)]
-    with backend.steered():
-        found = log_likelihoods(backend.model, backend.tokenizer, pairs, special=rendered[0][1])
-    return tuple(one.total for one in found), tuple(one.tokens for one in found)
+        return Side(found, tuple(one.total for one in likelihoods(backend, texts)))
 
 
 def prove(sides: tuple[Side, Side], asked: Asked, limits: Limits, kept: Anchor, kept_name: str) -> Proof:
