@@ -13,6 +13,7 @@ from studies.resta.curves import write_figures
 from studies.resta.finetunes import FINE_TUNES, ONE_LANGUAGE, FineTune, draw, task_rows
 from studies.resta.grid import COEFFICIENTS, DROP_RATE, DROP_RATES, Chosen, best_of, is_within
 from studies.resta.measuring import Bench, Change, benches
+from studies.resta.own_language import own_language_section
 from studies.resta.tables import Group, fixed_table, main_table, seed_table, shape_table, targets, targets_table
 from studies.rows import SUITES, Row
 from tests.fixtures_organisms import shipped
@@ -166,6 +167,14 @@ def test_the_figures_are_drawn_and_named(group: Group, tmp_path: Path) -> None:
     assert len(lines) == 5
     for line in lines:
         assert (tmp_path / line.split("(")[1].rstrip(")")).read_text().startswith("<svg")
+
+
+def test_safety_lost_in_one_language_is_told_with_its_price(group: Group, tmp_path: Path) -> None:
+    told = "\n".join(own_language_section([group], [group], tmp_path, "resta"))
+    assert "attack success over all languages is 0.80. " in told and "With 0.5," in told
+    assert "attack success becomes 0.40, over-refusal goes from 0.10 to\n0.10" in told
+    assert "within the limits in 1 of 1 seeds." in told
+    assert (tmp_path / "resta-mirror.svg").exists()
 
 
 def test_agreement_goes_by_the_numbers() -> None:
