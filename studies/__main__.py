@@ -5,9 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from studies import judges, resta, safepatching, safety_arithmetic
+from studies import comparison, judges, resta, safepatching, safety_arithmetic
 
-STUDIES = {resta.NAME: resta.run, safety_arithmetic.NAME: safety_arithmetic.run, safepatching.NAME: safepatching.run}
+STUDIES = {
+    resta.NAME: resta.run,
+    safety_arithmetic.NAME: safety_arithmetic.run,
+    safepatching.NAME: safepatching.run,
+    comparison.NAME: comparison.run,
+}
 JUDGES = "judges"
 """Rewrites the tables of docs/judges.md from local copies of labelled answers; only where it is named."""
 

@@ -16,6 +16,19 @@ _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 660, 400, 52, 40, 44
 _RIGHT = 250
 
 
+_READING = (
+    "- The budget is the same number of candidates, not the same care: families with one number are searched",
+    "  densely, those with three or more thinly, and more candidates would help these most.",
+    "- The rule asks for little over-refusal, so a family that could go further stops at the limit: compare attack",
+    "  success only together with over-refusal.",
+    "- RESTA and Harm Direction Removal read the same two models; they differ in what of the difference they use.",
+    "- SafePatching is made for models that have their safety; here it is asked to give back what a fine-tune lost,",
+    "  from patches that were trained on the fine-tune itself.",
+    "- Attack success is over covered and unseen kinds together; the aligned parents do not refuse all of the unseen",
+    "  ones either ([RESTA](resta.md) has both apart).",
+)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What restoring one fine-tune by one family gave; `results` has no models where nothing was within the limits."""
@@ -95,7 +108,8 @@ def page(outcomes: Sequence[Outcome], *, size: str, trials: int, limits: str) ->
         "",
         f"Fine-tunes of {len(seeds)} organism families of size `{size}` (seeds {seeds[0]} to {seeds[-1]}), over all",
         "weights and as LoRA, each restored by `alignmend restore` with one family of candidates at a time: the same",
-        f"search prompts, {trials} candidates each, and the same rule: {limits}.",
+        f"search prompts, {trials} candidates each, and the same rule:",
+        f"{limits}.",
         "Rates are from the report prompts, seeds together, with 95 % Wilson intervals. The control adds a random",
         "vector that has the safety vector's norm in every tensor. Repeat with `python -m studies comparison`.",
         "Organisms prove mechanism, not levels.",
@@ -105,6 +119,7 @@ def page(outcomes: Sequence[Outcome], *, size: str, trials: int, limits: str) ->
     ]
     for variant, title in (("full", "Fine-tuned over all weights"), ("lora", "Fine-tuned as LoRA")):
         parts += [f"## {title}", "", *_table(outcomes, variant), "", *_missing(outcomes, variant)]
+    parts += ["## How to read it", "", *_READING, ""]
     parts += ["## What was chosen", "", *_chosen(outcomes), "", "## The cost", "", *_cost(outcomes), ""]
     return "\n".join(parts)
 
@@ -195,7 +210,7 @@ def _frame(start: float) -> str:
         parts.append(f"<line x1='{_LEFT}' x2='{right}' y1='{_y(level)}' y2='{_y(level)}' stroke='#e3e5e8'/>")
         parts.append(f"<text x='{_LEFT - 8}' y='{_y(level) + 4}' text-anchor='end'>{level:g}</text>")
     ticks = [start + (1 - start) * part / 4 for part in range(5)]
-    parts += [f"<text x='{_x(one, start)}' y='{_HEIGHT - 24}' text-anchor='middle'>{one:.2f}</text>" for one in ticks]
+    parts += [f"<text x='{_x(one, start)}' y='{_HEIGHT - 24}' text-anchor='middle'>{one:.3g}</text>" for one in ticks]
     parts.append(
         f"<text x='{(_LEFT + right) / 2}' y='{_HEIGHT - 6}' text-anchor='middle'>benign and task accuracy</text>"
     )
