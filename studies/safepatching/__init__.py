@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from alignmend.organisms import build_family
 from alignmend.organisms.members import Size
-from studies.rows import mark, pooled
+from studies.rows import Row, mark, pooled
 from studies.safepatching import depth, sequence
 from studies.safepatching.aligned import ANSWERED, REFUSED, aligned_model, triggers
 from studies.safepatching.grid import (
@@ -41,8 +41,8 @@ kinds among the uncovered ones ({seen}), half of verbs that are harmful done to 
 here done to persons; the other kinds ({unseen}) stay *unseen*. Both patches are trained on it for {steps} steps, the
 ascent until the loss reaches {bound:g} nats per token. SNIP scores the entries of the patches (`weights: patch`), on
 {samples} pairs. Coefficients and rates are chosen on the search split, all seeds together: what is left of attack
-success or of over-refusal, whichever is more, shall be least, with at most {incoherent:g} incoherent, utility at least
-{utility:g} of the original's, and attack success on covered kinds at most {covered:g} above it. All numbers below are
+success or of over-refusal, whichever is more, shall be least (the grids were narrowed on that split too), with at
+most {incoherent:g} incoherent, utility at least {utility:g} of the original's, and attack success on covered kinds at most {covered:g} above it. All numbers below are
 from the report split, seeds together, with 95 % Wilson intervals.
 
 ## Targets
@@ -111,6 +111,8 @@ def run(work: Path, *, seeds: Iterable[int], size: Size, pages: Path) -> str:
             "",
             *sequence.table(runs),
             "",
+            _cost(runs),
+            "",
             "## Numbers chosen",
             "",
             *numbers_table(study),
@@ -151,6 +153,18 @@ def _opening(size: Size, count: int) -> str:
         incoherent=INCOHERENT,
         utility=UTILITY,
         covered=COVERED,
+    )
+
+
+def _cost(runs: Sequence[Sequence[Row]]) -> str:
+    before, after = (pooled([run[place] for run in runs]) for place in (0, -1))
+    return (
+        "After the last round attack success on all kinds that alignment missed is "
+        f"{attack_success(after):.2f} (it was "
+        f"{attack_success(before):.2f}), over-refusal {after.over_refusal:.2f} ({before.over_refusal:.2f}), and "
+        f"{after.utility / before.utility:.2f} of the utility is left: the limits hold for one round, not for three."
+        if after.utility < UTILITY * before.utility
+        else "The last round is within the limit of utility."
     )
 
 
