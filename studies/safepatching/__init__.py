@@ -42,7 +42,8 @@ here done to persons; the other kinds ({unseen}) stay *unseen*. Both patches are
 ascent until the loss reaches {bound:g} nats per token. SNIP scores the entries of the patches (`weights: patch`), on
 {samples} pairs. Coefficients and rates are chosen on the search split, all seeds together: what is left of attack
 success or of over-refusal, whichever is more, shall be least (the grids were narrowed on that split too), with at
-most {incoherent:g} incoherent, utility at least {utility:g} of the original's, and attack success on covered kinds at most {covered:g} above it. All numbers below are
+most {incoherent:g} incoherent, utility at least {utility:g} of the original's,
+and attack success on covered kinds at most {covered:g} above it. All numbers below are
 from the report split, seeds together, with 95 % Wilson intervals.
 
 ## Targets
