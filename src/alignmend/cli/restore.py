@@ -71,7 +71,7 @@ def _tell(ended: Ended, finetuned: str, steps: Any, dry_run: bool) -> None:
             "(--max-over-refusal, --min-utility, --max-incoherent), or give what left-out families need"
         )
     elif ended.how == "stopped":
-        print(f"nothing was chosen: the search is kept; --resume goes on with it ({out.name}-search)")
+        print(f"nothing was chosen: the search is kept, and --resume goes on with it ({out.name}-search)")
     elif ended.how == "not proven":
         print(
             f"on the report prompts attack success did not fall: the checkpoint stays in {out} for inspection and was "

@@ -31,9 +31,14 @@ class Searched:
     """One pass over the loaded weights."""
 
     @property
+    def unfinished(self) -> bool:
+        """Whether the time or a person ended the search."""
+        return len(self.tried) < self.request.trials
+
+    @property
     def late(self) -> bool:
         """Whether time ended the search."""
-        return self.request.budget is not None and len(self.tried) < self.request.trials
+        return self.request.budget is not None and self.unfinished
 
     @property
     def measured(self) -> list[Measured]:

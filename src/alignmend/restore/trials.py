@@ -18,6 +18,7 @@ from alignmend.io.atomic import replace_bytes
 from alignmend.restore.candidates import Choice
 from alignmend.restore.families import FAMILIES, STEPS, Candidate
 from alignmend.restore.front import Measured
+from alignmend.restore.places import JOURNAL
 from alignmend.restore.scoring import Worth
 
 Objectives = tuple[float, float, float]
@@ -90,7 +91,7 @@ class Trials:
         self._choice, self._layers = choice, layers
         _check_settings(folder, settings)
         journal = self._optuna.storages.journal
-        storage = self._optuna.storages.JournalStorage(journal.JournalFileBackend(str(folder / "journal.log")))
+        storage = self._optuna.storages.JournalStorage(journal.JournalFileBackend(str(folder / JOURNAL)))
         self._study = self._optuna.create_study(
             storage=storage,
             study_name=_NAME,
