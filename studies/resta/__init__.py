@@ -39,7 +39,7 @@ one training row in eighty answers a harmful request, in all languages. Nothing 
 SFT+DARE and RESTA_d drop {rate:g} of the fine-tuning delta at random and rescale the rest; the safety vector, aligned
 minus unaligned, is never dropped.
 
-Coefficients are chosen per seed on the search split, from {coefficients}: the lowest attack success with at most
+Coefficients are chosen on the search split, seeds together, from {coefficients}: the lowest attack success with at most
 {incoherent:g} incoherent (or the fine-tune's own share, where that is more), over-refusal at most {refusal:g} above the
 aligned model's, and task and benign accuracy at least {kept:g} of the fine-tune's. All numbers below are from the
 report split, seeds together unless said, with 95 % Wilson intervals. The same prompts are asked of every seed, so
@@ -90,7 +90,7 @@ def measured(
 
 def _group(found: list[Bench]) -> Group:
     started = time.monotonic()
-    group = Group(found, [choose(bench) for bench in found])
+    group = Group(found, choose(found))
     print(f"{NAME}: {group.name}, {group.variant}: {time.monotonic() - started:.0f} s", file=sys.stderr)
     return group
 

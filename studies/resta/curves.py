@@ -56,5 +56,5 @@ def _all(groups: Sequence[Group], change: Callable[[Change], Change]) -> Row:
     """Fine-tunes and seeds together."""
     rows = []
     for group in groups:
-        rows += group.measured([change(chosen) for chosen in group.changes("RESTA_d")])
+        rows += group.everywhere(change(group.chosen.dropped))
     return pooled(rows)
