@@ -31,6 +31,7 @@ TARGET = 3.0
 WORK = Path("benchmarks/work")
 SUITES = ("harmful", "borderline", "benign", "task")
 UNITS = {"K": 10**3, "M": 10**6, "B": 10**9}
+TRAINING = ("--lora-rank", "16", "--learning-rate", "2e-3")
 _LOOKS_EVERY = 0.2
 
 
@@ -51,7 +52,7 @@ class Job:
         """Of `alignmend restore`."""
         suites = [word for path in self.suites for word in ("--suite", str(path))]
         given = (
-            ["--harmful-data", str(self.harmful_data), "--lora-rank", "16", "--max-steps", str(self.train_steps)]
+            ["--harmful-data", str(self.harmful_data), *TRAINING, "--max-steps", str(self.train_steps)]
             if self.train_steps
             else ["--unaligned", str(self.family / "unaligned")]
         )
