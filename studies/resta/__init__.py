@@ -24,6 +24,7 @@ from studies.resta.tables import (
     seed_table,
     shape_table,
     targets_table,
+    targets_verdict,
 )
 from studies.resta.training import Variant
 
@@ -64,7 +65,7 @@ def run(work: Path, *, seeds: Iterable[int], size: Size, pages: Path) -> str:
         lines += ["", f"## {VARIANTS[variant]}", ""]
         for title, suite, metric in SHAPE:
             lines += [f"**{title}**", "", *shape_table(found, suite, metric), ""]
-    lines += ["## Targets", "", *targets_table(groups), "", "## Curves", ""]
+    lines += ["## Targets", "", targets_verdict(groups), "", *targets_table(groups), "", "## Curves", ""]
     lines += ["Fine-tunes and seeds together, then each fine-tune. Attack success is over covered and unseen kinds,"]
     lines += ["utility over benign and task prompts.", "", *write_figures(groups, pages, NAME)]
     lines += [_FIXED.format(start=START, rate=DROP_RATE), *fixed_table(groups)]

@@ -14,7 +14,16 @@ from studies.resta.finetunes import FINE_TUNES, ONE_LANGUAGE, FineTune, draw, ta
 from studies.resta.grid import COEFFICIENTS, DROP_RATE, DROP_RATES, Chosen, best_of, is_within
 from studies.resta.measuring import Bench, Change, benches
 from studies.resta.own_language import own_language_section
-from studies.resta.tables import Group, fixed_table, main_table, seed_table, shape_table, targets, targets_table
+from studies.resta.tables import (
+    Group,
+    fixed_table,
+    main_table,
+    seed_table,
+    shape_table,
+    targets,
+    targets_table,
+    targets_verdict,
+)
 from studies.rows import SUITES, Row
 from tests.fixtures_organisms import shipped
 
@@ -157,8 +166,9 @@ def test_tables_hold_every_method(group: Group) -> None:
 
 def test_unmet_targets_are_said(group: Group) -> None:
     (plain, dropped) = targets_table([group])[2:]
-    assert "0.400 **no**" in plain and plain.endswith("| 0 of 1 |")
-    assert "0.320 **no**" in dropped
+    assert "0.4000 **no**" in plain and plain.endswith("| 0 of 1 |")
+    assert "0.3200 **no**" in dropped
+    assert targets_verdict([group]).startswith("With seeds together 0 of 2 rows")
 
 
 def test_the_figures_are_drawn_and_named(group: Group, tmp_path: Path) -> None:
