@@ -441,3 +441,18 @@ def test_a_finished_output_of_another_model_is_not_resumed(
     ran = alignmend("restore", other, *given[1:], *unaligned, "--out", restored[0], "--resume")
     assert ran.returncode == 2
     assert_one_message(ran.stderr, "is finished, and of", "choose another folder")
+
+
+def test_an_adapter_comes_out_and_its_recipe_repeats_it(given: list[str], shipped: Family, tmp_path: Path) -> None:
+    """The aligned model minus the fine-tune is a safety vector too, and one that is an adapter."""
+    adapter, out = str(shipped.members["finetuned-lora"]), tmp_path / "out"
+    limits = ["--max-over-refusal", "1", "--min-utility", "0", "--trials", "1"]
+    options = ["--unaligned", adapter, "--method", "resta", "--as-adapter", *limits]
+    ran = alignmend("restore", adapter, *given[1:], *options, "--out", out)
+    assert ran.returncode == 0, ran.stderr
+    said = (out / "recipe.yaml").read_text(encoding="utf-8").splitlines()[1]
+    assert said.endswith("--out DIR --as-adapter")
+    ran = alignmend("run", out / "recipe.yaml", "--out", tmp_path / "again", "--as-adapter")
+    assert ran.returncode == 0, ran.stderr
+    name = "adapter_model.safetensors"
+    assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes()
