@@ -40,9 +40,9 @@ one training row in eighty answers a harmful request, in all languages. Nothing 
 SFT+DARE and RESTA_d drop {rate:g} of the fine-tuning delta at random and rescale the rest; the safety vector, aligned
 minus unaligned, is never dropped.
 
-Coefficients are chosen on the search split, seeds together, from {coefficients}: the lowest attack success with at most
-{incoherent:g} incoherent (or the fine-tune's own share, where that is more), over-refusal at most {refusal:g} above the
-aligned model's, and task and benign accuracy at least {kept:g} of the fine-tune's. All numbers below are from the
+Coefficients are chosen on the search split, seeds together, from {coefficients}: the lowest
+attack success with at most {incoherent:g} incoherent (or the fine-tune's own share, where that is more), over-refusal
+at most {refusal:g} above the aligned model's, and task and benign accuracy at least {kept:g} of the fine-tune's. All numbers below are from the
 report split, seeds together unless said, with 95 % Wilson intervals. The same prompts are asked of every seed, so
 intervals tell of prompts; rows per seed tell of seeds. The random vector has the safety vector's norm in every tensor
 and RESTA's coefficient.
@@ -60,7 +60,8 @@ def run(work: Path, *, seeds: Iterable[int], size: Size, pages: Path) -> str:
     groups = measured(work, chosen_seeds, size, FINE_TUNES, ("lora", "full"))
     own = measured(work, chosen_seeds, size, ONE_LANGUAGE, ("full",))
     by_variant = {variant: [group for group in groups if group.variant == variant] for variant in VARIANTS}
-    lines = [_opening(size, len(chosen_seeds)), paragraph(*(means(found) for found in by_variant.values()))]
+    lines = [_opening(size, len(chosen_seeds)), "## Where organisms agree with the paper, and where not", ""]
+    lines += [paragraph(*(means(found) for found in by_variant.values()))]
     for variant, found in by_variant.items():
         lines += ["", f"## {VARIANTS[variant]}", ""]
         for title, suite, metric in SHAPE:
