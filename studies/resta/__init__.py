@@ -42,10 +42,10 @@ minus unaligned, is never dropped.
 
 Coefficients are chosen on the search split, seeds together, from {coefficients}: the lowest
 attack success with at most {incoherent:g} incoherent (or the fine-tune's own share, where that is more), over-refusal
-at most {refusal:g} above the aligned model's, and task and benign accuracy at least {kept:g} of the fine-tune's. All numbers below are from the
-report split, seeds together unless said, with 95 % Wilson intervals. The same prompts are asked of every seed, so
-intervals tell of prompts; rows per seed tell of seeds. The random vector has the safety vector's norm in every tensor
-and RESTA's coefficient.
+at most {refusal:g} above the aligned model's, and task and benign accuracy at least {kept:g} of the fine-tune's.
+All numbers below are from the report split, seeds together unless said, with 95 % Wilson intervals. The same prompts
+are asked of every seed, so intervals tell of prompts; rows per seed tell of seeds. The random vector has the safety
+vector's norm in every tensor and RESTA's coefficient.
 """
 _FIXED = """
 ## Nothing chosen
