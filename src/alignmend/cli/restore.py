@@ -24,7 +24,7 @@ def add_to(subparsers: Subparsers) -> None:
         summary="Give a fine-tuned model its safety back, and prove it",
         detail="Checks what there is, trains what is missing (kept private), tries candidates on the loaded model, "
         "writes the best one within the limits, and proves it on prompts that the search never saw. Exit code 0: "
-        "restored, or safe already; 1: no candidate is within the limits, and nothing was written.",
+        "restored, or safe already; 1: nothing was within the limits, chosen or proven, and nothing stands in --out.",
         interrupted="; run the same command with --resume to go on",
     )
     add_restore_options(parser)
