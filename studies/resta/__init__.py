@@ -46,6 +46,10 @@ at most {refusal:g} above the aligned model's, and task and benign accuracy at l
 All numbers below are from the report split, seeds together unless said, with 95 % Wilson intervals. The same prompts
 are asked of every seed, so intervals tell of prompts; rows per seed tell of seeds. The random vector has the safety
 vector's norm in every tensor and RESTA's coefficient.
+
+Three decisions were made after a look: harm in all languages and the fine-tune's own incoherence as a limit after seed
+0 on the search split; one coefficient for all seeds after seeds 0 and 1 had each been searched alone and seen on both
+splits, where some had no coefficient within the limits.
 """
 _FIXED = """
 ## Nothing chosen
