@@ -201,6 +201,8 @@ def measure(job: Job, limit_seconds: int) -> Measured:
     """Run it, and look at it from outside."""
     log = job.out.with_name("log.txt")
     log.unlink(missing_ok=True)
+    for folder in _folders(job.out):  # what a run that failed has left would be taken for this one's
+        shutil.rmtree(folder, ignore_errors=True)
     command = [sys.executable, "-I", "-S", str(LAUNCHER), str(limit_seconds), str(log), _program(), "restore"]
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     seen, done = Seen(), threading.Event()
