@@ -89,6 +89,8 @@ def test_safety_comes_back_within_the_limits(restored: tuple[Path, str]) -> None
     )
     assert chosen["within_limits"]
     assert chosen["on_front"]
+    for one in document(out)["search"]["candidates"]:
+        assert (one["worth"] is not None) == (one["stage"] in ("part", "whole")), one["why"]
     assert "restored  " in said
 
 

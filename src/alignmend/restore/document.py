@@ -73,7 +73,9 @@ class Searched:
         }
 
     def _row(self, one: Tried, on_front: bool) -> dict[str, Any]:
-        broken = () if one.worth is None else one.worth.broken(self.request.limits, self.base.worth)
+        # Of a candidate that was ranked by likelihood alone the sampler holds the fine-tune's rates: nothing asked it.
+        worth = one.worth if one.stage in ("part", "whole") else None
+        broken = () if worth is None else worth.broken(self.request.limits, self.base.worth)
         return {
             "number": one.number,
             "label": one.candidate.label,
@@ -82,7 +84,7 @@ class Searched:
             "stage": one.stage,
             "why": one.why,
             "seconds": round(one.seconds, 3),
-            "worth": None if one.worth is None else worth_block(one.worth),
+            "worth": None if worth is None else worth_block(worth),
             "on_front": on_front,
             "within_limits": one.stage == "whole" and not broken,
             "broken": list(broken),
