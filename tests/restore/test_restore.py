@@ -230,7 +230,9 @@ def test_strangers_are_refused(given: list[str], unaligned: list[str], shipped: 
     ("options", "said"),
     [
         (["--method", "rest"], "no such family: did you mean 'resta'?"),
+        (["--method", ","], "names no family"),
         (["--max-over-refusal", "2"], "a share from 0 to 1"),
+        (["--template", "alpacca"], "did you mean 'alpaca'"),
         ([], "--harmful-data"),
     ],
 )

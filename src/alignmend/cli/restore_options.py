@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignmend.cli.options import add_json
+from alignmend.errors import ParameterError
 
 if TYPE_CHECKING:
     from alignmend.restore.request import Request
@@ -183,4 +184,6 @@ def request_of(arguments: argparse.Namespace) -> Request:
 
 def _methods(written: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in written.split(",") if name.strip())
+    if not names:
+        raise ParameterError("--method names no family: leave it out, or give names such as resta,safe_patching")
     return () if names == ("auto",) else names
