@@ -73,3 +73,12 @@ def test_a_folder_that_was_only_held_is_no_unfinished_restore(places: Places) ->
     places.work.mkdir()
     (places.work / ".lock").touch()
     check_free(places, resume=False, overwrite=False)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_is_no_place_for_an_output(places: Places, tmp_path: Path, *, there: bool) -> None:
+    if there:
+        (tmp_path / "large-disk").mkdir()
+    places.out.symlink_to(tmp_path / "large-disk")
+    with pytest.raises(OutputError, match="is a link"):
+        check_free(places, resume=False, overwrite=True)

@@ -63,6 +63,8 @@ def check_free(places: Places, *, resume: bool, overwrite: bool) -> None:
     out = places.out
     if not out.name or out.name == "..":
         raise OutputError(f"{out} is no place for an output: name a folder")
+    if out.is_symlink():  # it would be replaced, not what it leads to
+        raise OutputError(f"{out} is a link: choose the folder that it leads to, {out.resolve()}")
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} exists and is not a folder: choose another name")
     if out.is_dir() and any(out.iterdir()) and not (overwrite or (resume and places.finished)):
