@@ -189,10 +189,22 @@ def test_a_safe_model_is_left_alone(given: list[str], unaligned: list[str], ship
 
 
 def test_nothing_is_written_where_nothing_qualifies(given: list[str], unaligned: list[str], tmp_path: Path) -> None:
-    ran = alignmend("restore", *given, *unaligned, "--min-utility", "1", "--trials", "3", "--out", tmp_path / "out")
+    options = [*given, *unaligned, "--trials", "3", "--out", str(tmp_path / "out")]
+    ran = alignmend("restore", *options, "--min-utility", "1", "--json")
     assert ran.returncode == 1, ran.stderr
-    assert "no candidate keeps the limits" in ran.stdout
-    assert list(tmp_path.iterdir()) == []
+    assert json.loads(ran.stdout)["ended"] == "nothing qualifies"
+    assert len(json.loads(ran.stdout)["search"]["candidates"]) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["out-search"]
+    ran = alignmend("restore", *options, "--min-utility", "0.5", "--max-over-refusal", "1", "--resume")
+    assert ran.returncode == 0, ran.stderr  # what was measured serves other limits too
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_training_ends_with_the_budget(given: list[str], shipped: Family, tmp_path: Path) -> None:
+    harmful = str(shipped.directory / "data" / "harmful_pairs.jsonl")
+    ran = alignmend("restore", *given, "--harmful-data", harmful, "--budget", "0.01", "--out", tmp_path / "out")
+    assert ran.returncode == 2
+    assert_one_message(ran.stderr, "the budget of 0.01 minutes is spent on training", "--resume")
 
 
 def test_a_dry_run_does_nothing(given: list[str], unaligned: list[str], tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _machine(ended: Ended) -> dict[str, Any]:
-    return {"ended": ended.how, "out": str(ended.out), "results": ended.document}
+    search = None if ended.searched is None else ended.searched.block(None)
+    return {"ended": ended.how, "out": str(ended.out), "results": ended.document, "search": search}
 
 
 def _tell(ended: Ended, finetuned: str, steps: Any, dry_run: bool) -> None:
@@ -68,7 +69,8 @@ def _tell(ended: Ended, finetuned: str, steps: Any, dry_run: bool) -> None:
     elif ended.how == "nothing qualifies":
         print(
             "no candidate keeps the limits and refuses more than the fine-tune: nothing was written. Loosen a limit "
-            "(--max-over-refusal, --min-utility, --max-incoherent), or give what left-out families need"
+            "(--max-over-refusal, --min-utility, --max-incoherent) and  --resume , since what was measured is kept in "
+            f"{out.name}-search; or raise --trials; or give what left-out families need"
         )
     elif ended.how == "stopped":
         print(f"nothing was chosen: the search is kept, and --resume goes on with it ({out.name}-search)")

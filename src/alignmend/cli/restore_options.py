@@ -117,7 +117,12 @@ def _search(group: argparse._ArgumentGroup) -> None:
 
 def _output(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--as-adapter", action="store_true", help="write an adapter on the fine-tune's base")
-    group.add_argument("--adapter-rank", type=int, metavar="N", help="largest rank of that adapter (default: exact)")
+    group.add_argument(
+        "--adapter-rank",
+        type=int,
+        metavar="N",
+        help="largest rank of that adapter, whose loss the proof shows and the search does not (default: exact)",
+    )
     group.add_argument("--keep-private", action="store_true", help="keep trained parts, in DIR-private")
     group.add_argument("--overwrite", action="store_true", help="replace what is in DIR")
 

@@ -142,10 +142,16 @@ def publish(places: Places, *, overwrite: bool) -> None:
     sync(out.parent)
 
 
+def remove_private(places: Places) -> None:
+    """Remove trained parts, where a restore made them."""
+    if (places.private / MARKER_NAME).is_file():
+        shutil.rmtree(places.private, ignore_errors=True)
+
+
 def clear(places: Places, *, keep_private: bool) -> None:
     """Remove what is left beside a finished output, the search last: it tells that the output is of it."""
-    if not keep_private and (places.private / MARKER_NAME).is_file():
-        shutil.rmtree(places.private, ignore_errors=True)
+    if not keep_private:
+        remove_private(places)
     if places.work.is_dir():
         for found in sorted(places.work.iterdir(), key=lambda one: one.name == JOURNAL):
             shutil.rmtree(found, ignore_errors=True) if found.is_dir() else found.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from alignmend.restore.front import Measured, pick
 from alignmend.restore.making import make_missing, operands_of
 from alignmend.restore.measuring import Anchor, Baseline, Measuring, Pair, sound_answers
 from alignmend.restore.opening import Opened, load, open_all
-from alignmend.restore.places import RESULTS, Places, check_free, check_same, clear, held, publish
+from alignmend.restore.places import RESULTS, Places, check_free, check_same, clear, held, publish, remove_private
 from alignmend.restore.preflight import preflight
 from alignmend.restore.preflight_memory import available_memory
 from alignmend.restore.proof import FINETUNED, RESTORED, Asked, Proof, Side, groups_of_sides, metrics_of_sides, prove
@@ -73,7 +73,9 @@ def restore(request: Request, steps: Steps, *, dry_run: bool = False) -> Ended:
     check_free(places, resume=request.resume, overwrite=request.overwrite)
     with held(places, afresh=request.overwrite and not request.resume):
         ended = _Restore(replace(request, aligned=found.aligned), choice, places, steps).run()
-    if ended.how not in ("stopped", "not proven"):
+    if ended.how in ("nothing qualifies", "not proven") and not request.keep_private:
+        remove_private(places)  # the search stays, for other limits
+    elif ended.how in ("restored", "already safe"):
         clear(places, keep_private=request.keep_private)
     return ended
 
@@ -116,8 +118,18 @@ class _Restore:
 
     def _operands(self) -> Operands:
         return make_missing(
-            operands_of(self.opened), self.choice, self.request, self.places.private, self.steps.progress
+            operands_of(self.opened), self.choice, self.request, self.places.private, self._within_budget
         )
+
+    def _within_budget(self, what: str, done: int, total: int) -> None:
+        """Progress of training, which ends with the budget; what is trained until then is found again."""
+        self.steps.progress(what, done, total)
+        budget = self.request.budget
+        if budget is not None and time.monotonic() - self.began > 60 * budget:
+            raise RecipeError(
+                f"the budget of {budget:g} minutes is spent on training: --resume with a larger one goes on, "
+                "--lora-rank and --max-steps make it shorter"
+            )
 
     def _measuring(self) -> Measuring:
         prompts = self.request.prompts
