@@ -131,6 +131,7 @@ def _training(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--lora-rank", type=int, metavar="N", help="train adapters (default: all weights)")
     group.add_argument("--learning-rate", type=float, metavar="X", help="default: as in  alignmend train")
     group.add_argument("--epochs", type=float, default=3.0, metavar="X", help="rounds over the pairs (default: 3)")
+    group.add_argument("--train-batch-size", type=int, default=8, metavar="N", help="pairs a step (default: 8)")
     group.add_argument("--max-steps", type=int, metavar="N", help="steps at most")
     group.add_argument("--max-length", type=int, default=1024, metavar="N", help="longest pair in tokens")
 
@@ -181,6 +182,7 @@ def request_of(arguments: argparse.Namespace) -> Request:
             learning_rate=arguments.learning_rate,
             epochs=arguments.epochs,
             max_steps=arguments.max_steps,
+            batch_size=arguments.train_batch_size,
             max_length=arguments.max_length,
             seed=arguments.seed,
         ),

@@ -52,6 +52,8 @@ class Held:
         self.bytes = 0
         self._directions: OrderedDict[tuple[TensorEntry, Program], torch.Tensor] = OrderedDict()
         self._targets: dict[TensorEntry, torch.Tensor] = {}
+        self._scratch = torch.empty(STEP), torch.empty(STEP)
+        self._narrow: dict[torch.dtype, torch.Tensor] = {}
 
     def holds(self, wanted: list[tuple[TensorEntry, Program | None]]) -> bool:
         """Whether all of it fits at once, beside the targets that are held already."""
@@ -94,7 +96,8 @@ class Held:
         parts = (
             [(self._directions[entry, one.direction], one.coefficients) for one in terms_of(change)] if change else []
         )
-        own, other = torch.empty(STEP), torch.empty(STEP)
+        own, other = self._scratch
+        narrow = self._narrow.setdefault(rounded, torch.empty(STEP, dtype=rounded))
         for start in range(0, entry.size, STEP):
             stop = min(start + STEP, entry.size)
             values = own[: stop - start]
@@ -107,7 +110,8 @@ class Held:
                 values.add_(target[start:stop])
             else:
                 values.copy_(target[start:stop])
-            slot[start:stop].copy_(values if rounded in (torch.float32, slot.dtype) else values.to(rounded))
+            whole = rounded in (torch.float32, slot.dtype)
+            slot[start:stop].copy_(values if whole else narrow[: stop - start].copy_(values))
 
     def _all_finite(self, keys: list[tuple[TensorEntry, Program]]) -> bool:
         """Directions that are not are dropped."""

@@ -82,6 +82,7 @@ class InPlace:
                 with suppress(Exception):  # the first error is the one to tell
                     self.switch(self.start)
             raise
+        self._wait()
         return Switched(len(changed), time.perf_counter() - began)
 
     def undo(self) -> Switched:
@@ -89,11 +90,18 @@ class InPlace:
         return self.switch(self.start)
 
     def differing(self) -> list[str]:
-        """Names of tensors whose values are not those of `start`, bit for bit; reads all of them."""
-        held = {name: tensor.clone() for name, tensor in self._slots.items()}
-        self._held.clear()
-        self.undo()
-        return [name for name, tensor in self._slots.items() if not _same_bits(tensor, held[name])]
+        """Names of tensors whose values were not those of `start`, bit for bit; all are afterwards.
+
+        Reads every tensor; memory for one more at a time.
+        """
+        found = []
+        for plan in resolve(self.start, self._thresholds(self.start)).tensors:
+            if plan.name in self._slots:
+                before = self._slots[plan.name].clone()
+                self._fill([plan])
+                if not _same_bits(self._slots[plan.name], before):
+                    found.append(plan.name)
+        return found
 
     def pass_seconds(self) -> float:
         """One pass over the weights in memory: each is read once and written once, the median of three."""
@@ -103,8 +111,14 @@ class InPlace:
                 began = time.perf_counter()
                 for tensor in self._slots.values():
                     tensor.mul_(1)
+                self._wait()
                 found.append(time.perf_counter() - began)
         return sorted(found)[1]
+
+    def _wait(self) -> None:
+        """Until an accelerator has done what it was asked: it answers before."""
+        if any(tensor.is_cuda for tensor in self._slots.values()):
+            torch.cuda.synchronize()
 
     def _thresholds(self, checkpoint: Checkpoint) -> Thresholds | None:
         """The cuts of the expression's rankings, which do not depend on coefficients outside of them."""
