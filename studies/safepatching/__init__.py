@@ -15,6 +15,7 @@ from studies.safepatching.aligned import ANSWERED, REFUSED, aligned_model, trigg
 from studies.safepatching.grid import (
     COVERED,
     INCOHERENT,
+    SEARCH_UTILITY,
     UTILITY,
     Chosen,
     attack_success,
@@ -27,12 +28,15 @@ from studies.safepatching.page import Study, figures, main_table, numbers_table,
 from studies.safepatching.patches import ASCENT, SCORES, Bench
 
 NAME = "safepatching"
+FIRST = 3
+"""The families before it were looked at while the study was made."""
 CLEAR = 0.9
 """Share of both that may be left, for an effect on both to be told from chance."""
 _OPENING = """# SafePatching on organisms
 
-Aligned models of {count} families of size `{size}`, seeds 0 to {last}, trained from nothing; repeat with
-`python -m studies {name}`. Organisms prove mechanism, not levels.
+Aligned models of {count} families of size `{size}`, seeds {first} to {last}, trained from nothing; repeat with
+`python -m studies {name}`. Organisms prove mechanism, not levels. The study was made on seeds 0 to {before}, whose
+report split was seen on the way; so its numbers are of families that nobody had looked at, with all else fixed before.
 
 The aligned model has the imbalance of real ones, and it is learned, not noise: among the rows of its alignment
 {answered:.1%} answer harms of uncovered kinds (as helpful data do), and {refused:.1%} refuse plain requests about
@@ -42,7 +46,7 @@ here done to persons; the other kinds ({unseen}) stay *unseen*. Both patches are
 ascent until the loss reaches {bound:g} nats per token. SNIP scores the entries of the patches (`weights: patch`), on
 {samples} pairs. Coefficients and rates are chosen on the search split, all seeds together: what is left of attack
 success or of over-refusal, whichever is more, shall be least (the grids were narrowed on that split too), with at
-most {incoherent:g} incoherent, utility at least {utility:g} of the original's,
+most {incoherent:g} incoherent, utility at least {margin:g} of the original's (the target is {utility:g}),
 and attack success on covered kinds at most {covered:g} above it. All numbers below are
 from the report split, seeds together, with 95 % Wilson intervals.
 
@@ -55,7 +59,10 @@ _TRIED = """
 
 - The families' own aligned member, whose gaps are noise of its training, with SNIP of whole weights (`weights:
   patched`): strict 0.32 -> 0.32 attack success and 0.21 -> 0.22 over-refusal, conflict removal 0.32 -> 0.30 and 0.21 ->
-  0.22, on the report split of the same three seeds.
+  0.22, on the report split of seeds 0 to 2.
+- This set-up on seeds 0 to 2, on which it was made, with a search limit on utility of 0.95: strict 0.61 -> 0.59 attack
+  success and 0.46 -> 0.40 over-refusal, utility 0.939 of the original's, random sets 0.45 and 0.60; conflict removal
+  0.56 and 0.42, random sets 0.55 and 0.40. The families above, which nobody had looked at, do not repeat it.
 - Where the sets come from decides. How far the safety patch moves the odds of refusal, in units of the over-safety
   patch, on seen uncovered harms and on borderline requests (seed 0, search split, first token, a side measurement
   outside this command): plain sum 1.59 and 1.35; random strict sets at 0.3 1.58 and 1.38; strict sets at 0.3 by whole
@@ -84,7 +91,7 @@ numbers) on the model that the round before has left. Attack success on the kind
 def run(work: Path, *, seeds: Iterable[int], size: Size, pages: Path) -> str:
     """Measure everything, draw the figures into `pages`; returns the page."""
     place = work / NAME
-    benches = [_bench(work, place, seed, size) for seed in seeds]
+    benches = [_bench(work, place, FIRST + seed, size) for seed in seeds]
     study = Study(benches, _chosen(benches))
     runs = [sequence.rounds(bench, study.chosen, place) for bench in benches]
     return "\n".join(
@@ -140,7 +147,9 @@ def _opening(size: Size, count: int) -> str:
     return _OPENING.format(
         size=size,
         count=count,
-        last=count - 1,
+        first=FIRST,
+        last=FIRST + count - 1,
+        before=FIRST - 1,
         name=NAME,
         seen=", ".join(SEEN),
         unseen=", ".join(UNSEEN),
@@ -153,6 +162,7 @@ def _opening(size: Size, count: int) -> str:
         bound=ASCENT.bound,
         incoherent=INCOHERENT,
         utility=UTILITY,
+        margin=SEARCH_UTILITY,
         covered=COVERED,
     )
 
