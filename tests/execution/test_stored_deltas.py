@@ -184,6 +184,10 @@ def test_tied_copies_are_stored_once(tmp_path: Path, form: Form) -> None:
     found = computed(target + am.open_delta(tmp_path / "delta", target=target), tmp_path / "out")
     assert same_bits(found[HEAD], found[EMBEDDING])
     assert same_bits(found[HEAD], base[HEAD] + (patched[HEAD] - base[HEAD]))
+    one_name = {name: value for name, value in base.items() if name != EMBEDDING}
+    other = am.open(write(tmp_path / "other", one_name, tie_word_embeddings=True))
+    moved = computed(other + am.open_delta(tmp_path / "delta", target=target), tmp_path / "moved")
+    assert same_bits(moved[HEAD], found[HEAD])
 
 
 @pytest.mark.parametrize("form", FORMS)
