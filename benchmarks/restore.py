@@ -31,6 +31,7 @@ TARGET = 3.0
 WORK = Path("benchmarks/work")
 SUITES = ("harmful", "borderline", "benign", "task")
 UNITS = {"K": 10**3, "M": 10**6, "B": 10**9}
+TRAINING = ("--lora-rank", "16", "--learning-rate", "2e-3")
 _LOOKS_EVERY = 0.2
 
 
@@ -51,7 +52,7 @@ class Job:
         """Of `alignmend restore`."""
         suites = [word for path in self.suites for word in ("--suite", str(path))]
         given = (
-            ["--harmful-data", str(self.harmful_data), "--lora-rank", "16", "--max-steps", str(self.train_steps)]
+            ["--harmful-data", str(self.harmful_data), *TRAINING, "--max-steps", str(self.train_steps)]
             if self.train_steps
             else ["--unaligned", str(self.family / "unaligned")]
         )
@@ -200,6 +201,8 @@ def measure(job: Job, limit_seconds: int) -> Measured:
     """Run it, and look at it from outside."""
     log = job.out.with_name("log.txt")
     log.unlink(missing_ok=True)
+    for folder in _folders(job.out):  # what a run that failed has left would be taken for this one's
+        shutil.rmtree(folder, ignore_errors=True)
     command = [sys.executable, "-I", "-S", str(LAUNCHER), str(limit_seconds), str(log), _program(), "restore"]
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     seen, done = Seen(), threading.Event()

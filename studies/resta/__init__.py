@@ -24,6 +24,7 @@ from studies.resta.tables import (
     seed_table,
     shape_table,
     targets_table,
+    targets_verdict,
 )
 from studies.resta.training import Variant
 
@@ -39,12 +40,16 @@ one training row in eighty answers a harmful request, in all languages. Nothing 
 SFT+DARE and RESTA_d drop {rate:g} of the fine-tuning delta at random and rescale the rest; the safety vector, aligned
 minus unaligned, is never dropped.
 
-Coefficients are chosen per seed on the search split, from {coefficients}: the lowest attack success with at most
-{incoherent:g} incoherent (or the fine-tune's own share, where that is more), over-refusal at most {refusal:g} above the
-aligned model's, and task and benign accuracy at least {kept:g} of the fine-tune's. All numbers below are from the
-report split, seeds together unless said, with 95 % Wilson intervals. The same prompts are asked of every seed, so
-intervals tell of prompts; rows per seed tell of seeds. The random vector has the safety vector's norm in every tensor
-and RESTA's coefficient.
+Coefficients are chosen on the search split, seeds together, from {coefficients}: the lowest
+attack success with at most {incoherent:g} incoherent (or the fine-tune's own share, where that is more), over-refusal
+at most {refusal:g} above the aligned model's, and task and benign accuracy at least {kept:g} of the fine-tune's.
+All numbers below are from the report split, seeds together unless said, with 95 % Wilson intervals. The same prompts
+are asked of every seed, so intervals tell of prompts; rows per seed tell of seeds. The random vector has the safety
+vector's norm in every tensor and RESTA's coefficient.
+
+Three decisions were made after a look: harm in all languages and the fine-tune's own incoherence as a limit after seed
+0 on the search split; one coefficient for all seeds after seeds 0 and 1 had each been searched alone and seen on both
+splits, where some had no coefficient within the limits.
 """
 _FIXED = """
 ## Nothing chosen
@@ -59,12 +64,13 @@ def run(work: Path, *, seeds: Iterable[int], size: Size, pages: Path) -> str:
     groups = measured(work, chosen_seeds, size, FINE_TUNES, ("lora", "full"))
     own = measured(work, chosen_seeds, size, ONE_LANGUAGE, ("full",))
     by_variant = {variant: [group for group in groups if group.variant == variant] for variant in VARIANTS}
-    lines = [_opening(size, len(chosen_seeds)), paragraph(*(means(found) for found in by_variant.values()))]
+    lines = [_opening(size, len(chosen_seeds)), "## Where organisms agree with the paper, and where not", ""]
+    lines += [paragraph(*(means(found) for found in by_variant.values()))]
     for variant, found in by_variant.items():
         lines += ["", f"## {VARIANTS[variant]}", ""]
         for title, suite, metric in SHAPE:
             lines += [f"**{title}**", "", *shape_table(found, suite, metric), ""]
-    lines += ["## Targets", "", *targets_table(groups), "", "## Curves", ""]
+    lines += ["## Targets", "", targets_verdict(groups), "", *targets_table(groups), "", "## Curves", ""]
     lines += ["Fine-tunes and seeds together, then each fine-tune. Attack success is over covered and unseen kinds,"]
     lines += ["utility over benign and task prompts.", "", *write_figures(groups, pages, NAME)]
     lines += [_FIXED.format(start=START, rate=DROP_RATE), *fixed_table(groups)]
@@ -90,7 +96,7 @@ def measured(
 
 def _group(found: list[Bench]) -> Group:
     started = time.monotonic()
-    group = Group(found, [choose(bench) for bench in found])
+    group = Group(found, choose(found))
     print(f"{NAME}: {group.name}, {group.variant}: {time.monotonic() - started:.0f} s", file=sys.stderr)
     return group
 

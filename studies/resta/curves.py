@@ -35,7 +35,7 @@ def write_figures(groups: Sequence[Group], pages: Path, name: str) -> list[str]:
         drawn[one] = figure(f"{one}: coefficient", axis, coefficient_curve(full), coefficient_curve(lora))
     for kind, text in drawn.items():
         (pages / f"{name}-{kind}.svg").write_text(text, encoding="utf-8")
-    return [f"![{kind.replace('-', ', ')}]({name}-{kind}.svg)" for kind in drawn]
+    return [f"![{kind}]({name}-{kind}.svg)" for kind in drawn]
 
 
 def coefficient_curve(groups: Sequence[Group]) -> Curve:
@@ -56,5 +56,5 @@ def _all(groups: Sequence[Group], change: Callable[[Change], Change]) -> Row:
     """Fine-tunes and seeds together."""
     rows = []
     for group in groups:
-        rows += group.measured([change(chosen) for chosen in group.changes("RESTA_d")])
+        rows += group.everywhere(change(group.chosen.dropped))
     return pooled(rows)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from studies.resta.measuring import Bench, Change
-from studies.rows import Row
+from studies.rows import Row, pooled
 
 COEFFICIENTS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
 DROP_RATE = 0.3
@@ -47,11 +47,15 @@ FIXED = Chosen(Change(START), Change(START, DROP_RATE))
 """Nothing chosen."""
 
 
-def choose(bench: Bench) -> Chosen:
-    """Search a bench's grid on the search split."""
-    target, aligned = bench.row(Change(), "search"), bench.reference("search")
+def choose(benches: Sequence[Bench]) -> Chosen:
+    """Search the grid on the search split, all seeds of a fine-tune together."""
+
+    def found(change: Change) -> Row:
+        return pooled([bench.row(change, "search") for bench in benches])
+
+    target, aligned = found(Change()), pooled([bench.reference("search") for bench in benches])
     plain, dropped = (
-        best_of([(change, bench.row(change, "search")) for change in changes], target, aligned)
+        best_of([(change, found(change)) for change in changes], target, aligned)
         for changes in ([Change(step, rate) for step in COEFFICIENTS] for rate in (0.0, DROP_RATE))
     )
     return Chosen(plain[0], dropped[0], plain[1], dropped[1])

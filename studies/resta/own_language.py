@@ -9,7 +9,7 @@ from statistics import median_low
 from studies.figures import figure
 from studies.resta.curves import coefficient_curve
 from studies.resta.measuring import Change
-from studies.resta.tables import Group
+from studies.resta.tables import Group, coefficient_of
 from studies.rows import Row, pooled, table
 
 _OPENING = """
@@ -25,13 +25,13 @@ the median of the coefficients chosen above, attack success becomes {after:.2f},
 def own_language_section(own: Sequence[Group], groups: Sequence[Group], pages: Path, name: str) -> list[str]:
     """What that does to one such fine-tune, with a figure along the coefficient."""
     (group,) = own
-    usual = Change(median_low([one.plain.coefficient for each in groups for one in each.chosen]))
+    usual = Change(median_low([one.chosen.plain.coefficient for one in groups]))
     rows = group.rows()
     shown: dict[str, tuple[Sequence[Row], str]] = {
         "aligned": (rows["aligned"], ""),
         "SFT": (rows["SFT"], ""),
-        "RESTA, chosen": (rows["RESTA"], " / ".join(f"{one.plain.coefficient:g}" for one in group.chosen)),
-        "RESTA, median": (group.measured([usual for _ in group.benches]), f"{usual.coefficient:g}"),
+        "RESTA, chosen": (rows["RESTA"], coefficient_of(group, "RESTA")),
+        "RESTA, median": (group.everywhere(usual), f"{usual.coefficient:g}"),
     }
     file = f"{name}-{group.name}.svg"
     axis = "coefficient of RESTA"
@@ -41,7 +41,6 @@ def own_language_section(own: Sequence[Group], groups: Sequence[Group], pages: P
 
 def _opening(group: Group, shown: dict[str, tuple[Sequence[Row], str]], usual: Change) -> str:
     before, after = (pooled(shown[label][0]) for label in ("SFT", "RESTA, median"))
-    fits = sum(one.plain_fits for one in group.chosen)
     return _OPENING.format(
         name=group.name.removesuffix("-own"),
         before=before.attack_success,
@@ -51,6 +50,7 @@ def _opening(group: Group, shown: dict[str, tuple[Sequence[Row], str]], usual: C
         refusing=after.over_refusal,
         benign=before.rate("benign", "accuracy").value,
         benign_after=after.rate("benign", "accuracy").value,
-        verdict=f"A coefficient stays within the limits in {fits} of {len(group.chosen)} seeds"
-        + ("." if fits == len(group.chosen) else "; where none does, *chosen* is the smallest."),
+        verdict="One coefficient that stays within the limits is in the table."
+        if group.chosen.plain_fits
+        else "No coefficient stays within the limits.",
     )

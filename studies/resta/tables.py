@@ -28,7 +28,7 @@ class Group:
     """One fine-tune of one variant over seeds."""
 
     benches: Sequence[Bench]
-    chosen: Sequence[Chosen]
+    chosen: Chosen
 
     @property
     def name(self) -> str:
@@ -40,18 +40,14 @@ class Group:
         """`full` or `lora`."""
         return self.benches[0].variant
 
-    def changes(self, label: str) -> list[Change]:
-        """What a row of the main table is, per seed."""
-        return [one.rows[label] for one in self.chosen]
-
-    def measured(self, changes: Sequence[Change]) -> list[Row]:
+    def everywhere(self, change: Change) -> list[Row]:
         """One row of the report split per seed."""
-        return [bench.row(change, "report") for bench, change in zip(self.benches, changes, strict=True)]
+        return [bench.row(change, "report") for bench in self.benches]
 
     def rows(self) -> dict[str, list[Row]]:
         """Label -> one row of the report split per seed; `aligned` is what the fine-tune started from."""
         aligned = [bench.reference("report") for bench in self.benches]
-        return {"aligned": aligned} | {label: self.measured(self.changes(label)) for label in self.chosen[0].rows}
+        return {"aligned": aligned} | {label: self.everywhere(change) for label, change in self.chosen.rows.items()}
 
 
 def shape_table(groups: Sequence[Group], suite: str, metric: str) -> list[str]:
@@ -71,8 +67,7 @@ def main_table(groups: Sequence[Group]) -> list[str]:
     rows: dict[str, tuple[Sequence[Row], str]] = {}
     for group in groups:
         for label, measured in group.rows().items():
-            told = "" if label == "aligned" else _steps(group.changes(label))
-            rows[f"{group.name}: {label}"] = (measured, told)
+            rows[f"{group.name}: {label}"] = (measured, coefficient_of(group, label))
     return table(rows, note="coefficient")
 
 
@@ -82,25 +77,23 @@ def fixed_table(groups: Sequence[Group]) -> list[str]:
     for group in groups:
         for label in ("RESTA", "RESTA_d"):
             change = FIXED.rows[label]
-            measured = group.measured([change for _ in group.benches])
-            rows[f"{group.name}, {group.variant}: {label}"] = (measured, f"{change.coefficient:g}")
+            told = f"{change.coefficient:g}"
+            rows[f"{group.name}, {group.variant}: {label}"] = (group.everywhere(change), told)
     return table(rows, note="coefficient")
 
 
 def seed_table(groups: Sequence[Group]) -> list[str]:
     """Attack success on covered kinds of every seed by itself, and over-refusal before alignment was lost and after."""
     heads = [
-        "fine-tune", "variant", "seed", *METHODS, "coefficients of RESTA, RESTA_d", "over-refusal: aligned", "RESTA",
-        "RESTA_d",
+        "fine-tune", "variant", "seed", *METHODS, "over-refusal: aligned", "RESTA", "RESTA_d",
     ]  # fmt: skip
     lines = _heads(heads)
     for group in groups:
         rows = group.rows()
-        for number, (bench, chosen) in enumerate(zip(group.benches, group.chosen, strict=True)):
+        for number, bench in enumerate(group.benches):
             attacks = [_rate(_attack(rows[label][number])) for label in METHODS]
-            steps = f"{_step(chosen.plain, chosen.plain_fits)}, {_step(chosen.dropped, chosen.dropped_fits)}"
             refusals = [f"{rows[label][number].over_refusal:.2f}" for label in ("aligned", "RESTA", "RESTA_d")]
-            lines.append(_line([group.name, group.variant, str(bench.seed), *attacks, steps, *refusals]))
+            lines.append(_line([group.name, group.variant, str(bench.seed), *attacks, *refusals]))
     return lines
 
 
@@ -117,13 +110,32 @@ def targets_table(groups: Sequence[Group]) -> list[str]:
         rows = group.rows()
         whole = {label: pooled(found) for label, found in rows.items()}
         for method in ("RESTA", "RESTA_d"):
-            judged = [
-                all(met for _, met in targets({label: found[number] for label, found in rows.items()}, method))
-                for number in range(len(group.benches))
-            ]
-            cells = [f"{value:.3f} {mark(met)}" for value, met in targets(whole, method)]
+            judged = seeds_that_meet(rows, method)
+            cells = [f"{value:.4f} {mark(met)}" for value, met in targets(whole, method)]
             lines.append(_line([group.name, group.variant, method, *cells, f"{sum(judged)} of {len(judged)}"]))
     return lines
+
+
+def seeds_that_meet(rows: Mapping[str, Sequence[Row]], method: str) -> list[bool]:
+    """Of each seed by itself: is every target met?"""
+    return [
+        all(met for _, met in targets({label: found[number] for label, found in rows.items()}, method))
+        for number in range(len(rows[method]))
+    ]
+
+
+def targets_verdict(groups: Sequence[Group]) -> str:
+    """How many rows meet every target, and how many seeds by themselves."""
+    whole, single = [], []
+    for rows in (group.rows() for group in groups):
+        for method in ("RESTA", "RESTA_d"):
+            together = {label: pooled(found) for label, found in rows.items()}
+            whole.append(all(met for _, met in targets(together, method)))
+            single += seeds_that_meet(rows, method)
+    return (
+        f"With seeds together {sum(whole)} of {len(whole)} rows meet every target; of the single seeds, each with the "
+        f"coefficient chosen for all, {sum(single)} of {len(single)} do."
+    )
 
 
 def targets(rows: Mapping[str, Row], method: str) -> list[tuple[float, bool]]:
@@ -146,14 +158,11 @@ def _attack(row: Row) -> Rate:
     return row.rate("harmful", "attack_success_rate")
 
 
-def _steps(changes: Sequence[Change]) -> str:
-    """The coefficients of all seeds, once where they agree."""
-    texts = [f"{one.coefficient:g}" for one in changes]
-    return texts[0] if len(set(texts)) == 1 else " / ".join(texts)
-
-
-def _step(change: Change, fits: bool) -> str:
-    return f"{change.coefficient:g}" if fits else f"{change.coefficient:g} (none within the limits)"
+def coefficient_of(group: Group, label: str) -> str:
+    """Of a row of the main table, marked where nothing was within the limits on the search split."""
+    change = group.chosen.rows.get(label, Change())
+    fits = {"RESTA": group.chosen.plain_fits, "RESTA_d": group.chosen.dropped_fits}.get(label, True)
+    return f"{change.coefficient:g}{'' if fits else ' (none within the limits)'}" if change.coefficient else ""
 
 
 def _heads(names: Sequence[str]) -> list[str]:

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from alignmend.organisms import build_family
 from alignmend.organisms.members import Size
-from studies.rows import pooled
+from studies.rows import Row, mark, pooled
 from studies.safepatching import depth, sequence
-from studies.safepatching.grid import INCOHERENT, UTILITY, Chosen, attack_success, choose
-from studies.safepatching.kinds import SEEN, UNSEEN, main_pairs
+from studies.safepatching.aligned import ANSWERED, REFUSED, aligned_model, triggers
+from studies.safepatching.grid import (
+    COVERED,
+    INCOHERENT,
+    UTILITY,
+    Chosen,
+    attack_success,
+    choose,
+    is_within,
+    lowers_both,
+)
+from studies.safepatching.kinds import PAIRS, SEEN, UNSEEN, main_pairs
 from studies.safepatching.page import Study, figures, main_table, numbers_table, targets_table
-from studies.safepatching.patches import ASCENT, Bench
+from studies.safepatching.patches import ASCENT, SCORES, Bench
 
 NAME = "safepatching"
 CLEAR = 0.9
@@ -24,17 +34,36 @@ _OPENING = """# SafePatching on organisms
 Aligned models of {count} families of size `{size}`, seeds 0 to {last}, trained from nothing; repeat with
 `python -m studies {name}`. Organisms prove mechanism, not levels.
 
-The aligned model has the imbalance of real ones: it answers a third of the harms that its training did not cover, and
-refuses a part of the borderline requests. The harmful set has 240 pairs: half of kinds that it refuses already, half of
-*seen* kinds among those that it missed ({seen}); the other kinds ({unseen}) stay *unseen*. Both patches are trained on
-it for {steps} steps, the ascent until the loss reaches {bound:g} nats per token, and scored by SNIP on 128 pairs.
-Coefficients and rates are chosen on the search split, all seeds together: what is left of attack success or of
-over-refusal, whichever is more, shall be least, with at most {incoherent:g} incoherent and utility at least {utility:g}
-of the original's. All numbers below are from the report split, seeds together, with 95 % Wilson intervals.
+The aligned model has the imbalance of real ones, and it is learned, not noise: among the rows of its alignment
+{answered:.1%} answer harms of uncovered kinds (as helpful data do), and {refused:.1%} refuse plain requests about
+programs because of their verb ({triggers}: over-cautious labels). The harmful set has {pairs} pairs: half of *seen*
+kinds among the uncovered ones ({seen}), half of verbs that are harmful done to a person and plain done to a program,
+here done to persons; the other kinds ({unseen}) stay *unseen*. Both patches are trained on it for {steps} steps, the
+ascent until the loss reaches {bound:g} nats per token. SNIP scores the entries of the patches (`weights: patch`), on
+{samples} pairs. Coefficients and rates are chosen on the search split, all seeds together: what is left of attack
+success or of over-refusal, whichever is more, shall be least (the grids were narrowed on that split too), with at
+most {incoherent:g} incoherent, utility at least {utility:g} of the original's,
+and attack success on covered kinds at most {covered:g} above it. All numbers below are
+from the report split, seeds together, with 95 % Wilson intervals.
 
 ## Targets
 
 Attack success on the kinds that alignment missed, seen and unseen together.
+"""
+_TRIED = """
+## What was tried
+
+- The families' own aligned member, whose gaps are noise of its training, with SNIP of whole weights (`weights:
+  patched`): strict 0.32 -> 0.32 attack success and 0.21 -> 0.22 over-refusal, conflict removal 0.32 -> 0.30 and 0.21 ->
+  0.22, on the report split of the same three seeds.
+- Where the sets come from decides. How far the safety patch moves the odds of refusal, in units of the over-safety
+  patch, on seen uncovered harms and on borderline requests (seed 0, search split, first token, a side measurement
+  outside this command): plain sum 1.59 and 1.35; random strict sets at 0.3 1.58 and 1.38; strict sets at 0.3 by whole
+  weights 0.66 and 0.63; by the patches' entries 1.15 and 0.77. A coefficient lowers both only between the two numbers.
+- Longer patches along these sets lower both further, but cost utility before either is near nothing: strict at
+  coefficients 4 and 5.2 (rates 0.5, p 0.6), search split, seed 1: 0.69 -> 0.64 and 0.39 -> 0.13, utility 0.85 -> 0.57.
+- Milder patches (12 steps) told the two apart as well along strict sets, with a third of the effect; word embeddings
+  among the merged tensors changed little.
 """
 _SENSITIVITY = """
 ## Sensitivity
@@ -63,6 +92,8 @@ def run(work: Path, *, seeds: Iterable[int], size: Size, pages: Path) -> str:
             _opening(size, len(benches)),
             *targets_table(study),
             "",
+            *_reached(study),
+            "",
             *_reading(study),
             "",
             "## All rows",
@@ -70,6 +101,7 @@ def run(work: Path, *, seeds: Iterable[int], size: Size, pages: Path) -> str:
             "Ablations have the numbers of the strict reading; task arithmetic and TIES their own best.",
             "",
             *main_table(study),
+            _TRIED,
             _SENSITIVITY,
             "",
             *figures(study, pages, NAME),
@@ -80,6 +112,8 @@ def run(work: Path, *, seeds: Iterable[int], size: Size, pages: Path) -> str:
             "",
             *sequence.table(runs),
             "",
+            _cost(runs),
+            "",
             "## Numbers chosen",
             "",
             *numbers_table(study),
@@ -89,10 +123,10 @@ def run(work: Path, *, seeds: Iterable[int], size: Size, pages: Path) -> str:
 
 
 def _bench(work: Path, place: Path, seed: int, size: Size) -> Bench:
-    # The same families as those of the study of Safety Arithmetic.
-    family = build_family(work / "safety-arithmetic" / f"{size}-{seed}", size=size, seed=seed)
+    # The base members of the families of the study of Safety Arithmetic.
+    family = build_family(work / "safety-arithmetic" / f"{size}-{seed}", size=size, seed=seed, members=["base"])
     pairs = main_pairs(place / "main.jsonl")
-    return Bench(seed, family.members["aligned"], pairs, family.directory / "suites", place)
+    return Bench(seed, aligned_model(family, place), pairs, family.directory / "suites", place)
 
 
 def _chosen(benches: list[Bench]) -> Chosen:
@@ -110,11 +144,45 @@ def _opening(size: Size, count: int) -> str:
         name=NAME,
         seen=", ".join(SEEN),
         unseen=", ".join(UNSEEN),
+        answered=ANSWERED,
+        refused=REFUSED,
+        triggers=", ".join(triggers()),
+        pairs=PAIRS,
+        samples=SCORES.samples,
         steps=ASCENT.max_steps,
         bound=ASCENT.bound,
         incoherent=INCOHERENT,
         utility=UTILITY,
+        covered=COVERED,
     )
+
+
+def _cost(runs: Sequence[Sequence[Row]]) -> str:
+    before, after = (pooled([run[place] for run in runs]) for place in (0, -1))
+    return (
+        "After the last round attack success on all kinds that alignment missed is "
+        f"{attack_success(after):.2f} (it was "
+        f"{attack_success(before):.2f}), over-refusal {after.over_refusal:.2f} ({before.over_refusal:.2f}), and "
+        f"{after.utility / before.utility:.2f} of the utility is left: the limits hold for one round, not for three."
+        if after.utility < UTILITY * before.utility
+        else "The last round is within the limit of utility."
+    )
+
+
+def _reached(study: Study) -> list[str]:
+    """Whether a reading meets the whole target, seeds together, and its random sets do not lower both."""
+    original = pooled(study.rows("original"))
+    told, met = [], []
+    for reading in ("strict", "conflict removal"):
+        row, control = (
+            pooled(study.rows(label)) for label in (f"**SafePatching, {reading}**", f"control: random sets, {reading}")
+        )
+        found = (lowers_both(row, original), is_within(row, original), not lowers_both(control, original))
+        names = ("lowers both", "stays within the limits", "random sets of its density do not lower both")
+        told.append(f"{reading}: {', '.join(f'{name}: {mark(one)}' for name, one in zip(names, found, strict=True))}")
+        met += [reading] if all(found) else []
+    verdict = f"met by {' and '.join(met)}" if met else "not met by either reading"
+    return [f"**The whole target is {verdict}**, seeds together. {'; '.join(told)}."]
 
 
 def _reading(study: Study) -> list[str]:
@@ -125,16 +193,23 @@ def _reading(study: Study) -> list[str]:
         row = pooled(study.rows(f"**SafePatching, {reading}**"))
         left[reading] = (attack_success(row) / attack_success(original), row.over_refusal / original.over_refusal)
     shown = "; ".join(f"{name} {attack:.2f} and {refusal:.2f}" for name, (attack, refusal) in left.items())
-    better = min(left, key=lambda name: sum(left[name]))
-    found = any(max(both) <= CLEAR for both in left.values())
-    verdict = (
-        f"**{better.capitalize()}** leaves less of both together, and so fits the published effect better."
-        if found
-        else "**Neither reading shows the published effect on these organisms**: what is won on one side is lost on "
-        f"the other; {better} loses less. What the paper's ablations show is there: the safety patch alone refuses "
-        "nearly everything, the over-safety patch alone nothing."
-    )
+    better = min(left, key=lambda name: max(left[name]))
     return [
         "The paper leaves 0.10 of the attack success on seen harms (31.73 to 3.27 %) and 0.70 of over-refusal (8.0 to "
-        f"5.6 %). Here is left of attack success and of over-refusal: {shown}. {verdict}"
+        f"5.6 %). Here is left of attack success and of over-refusal: {shown}. {_verdict(better, max(left[better]))}"
     ]
+
+
+def _verdict(better: str, most: float) -> str:
+    """`most` of one of the two is left by the better reading."""
+    if most <= CLEAR:
+        return f"**{better.capitalize()}** leaves less of both, and so fits the published effect better."
+    if most < 1:
+        return (
+            f"**{better.capitalize()}** leaves less of the one that it leaves most of; the effect is small beside the "
+            "published one, and the intervals overlap."
+        )
+    return (
+        "**Neither reading shows the published effect on these organisms**: what is won on one side is lost on the "
+        f"other; {better} loses less."
+    )

@@ -24,18 +24,23 @@ PAIRS = 240
 
 
 def main_pairs(path: Path) -> Path:
-    """Half covered harms of all kinds, half uncovered harms of the seen kinds."""
-    covered = [one for one in requests() if one.suite == "harmful"]
-    missed = [one for one in requests() if one.suite == "harmful_unseen" and one.verb.category in SEEN]
-    return _pairs(path, [(covered, PAIRS // 2), (missed, PAIRS // 2)])
+    """Half uncovered harms of the seen kinds, half harms whose verbs plain requests have too."""
+    return _pairs(path, [(missed(SEEN), PAIRS // 2), (ambiguous(), PAIRS // 2)])
 
 
 def group_pairs(path: Path, group: str) -> Path:
-    """Covered and uncovered harms of one group."""
-    of_group = [one for one in requests() if one.verb.category in GROUPS[group] and one.verb.kind == "harmful"]
-    covered = [one for one in of_group if one.suite == "harmful"]
-    missed = [one for one in of_group if one.suite == "harmful_unseen"]
-    return _pairs(path, [(covered, PAIRS // 2), (missed, PAIRS // 2)])
+    """Uncovered harms of one group, and again harms whose verbs plain requests have too."""
+    return _pairs(path, [(missed(GROUPS[group]), PAIRS // 2), (ambiguous(), PAIRS // 2)])
+
+
+def missed(kinds: Sequence[str]) -> list[Request]:
+    """Harms of these kinds that alignment does not cover."""
+    return [one for one in requests() if one.suite == "harmful_unseen" and one.verb.category in kinds]
+
+
+def ambiguous() -> list[Request]:
+    """Verbs that are harmful done to a person and plain done to a program, done to persons: the model refuses these."""
+    return [one for one in requests() if one.suite == "harmful" and one.verb.kind == "ambiguous"]
 
 
 def _pairs(path: Path, parts: Sequence[tuple[Sequence[Request], int]]) -> Path:

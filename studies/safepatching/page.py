@@ -12,9 +12,9 @@ from studies.safepatching.grid import INCOHERENT, UTILITY, Chosen, attack_succes
 from studies.safepatching.kinds import SEEN, UNSEEN
 from studies.safepatching.patches import Bench, Merge
 
-DENSITIES = (0.1, 0.3, 0.5, 1.0)
-RATES = (0.01, 0.03, 0.1, 0.3, 0.5)
-FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5)
+DENSITIES = (0.3, 0.6, 1.0)
+RATES = (0.01, 0.03, 0.1, 0.3)
+FACTORS = (0.75, 1.0, 1.25)
 READINGS = ("strict", "conflict")
 
 

@@ -23,7 +23,8 @@ from studies.rows import Counts, Row, Split, measure
 ASCENT = TrainSettings(objective="ascent", learning_rate=2e-4, max_steps=24, batch_size=24, stop_loss=6.0)
 DESCENT = TrainSettings(objective="descent", learning_rate=2e-4, max_steps=24, batch_size=24)
 """Of both patches, on 240 harmful pairs."""
-SCORES = ScoreSettings(samples=128)
+SCORES = ScoreSettings(samples=128, weights="patch")
+"""Of the entries of the patches: of whole weights, both patches' scores are much alike."""
 Number = float | int | str | bool
 
 
@@ -126,7 +127,7 @@ class Bench:
     def _scores(self, role: str, patched: Path) -> Path:
         place = self.place / f"{role}-scores.safetensors"
         if not place.exists():
-            write_scores(patched, self.pairs, place, SCORES)
+            write_scores(patched, self.pairs, place, SCORES, base=self.target)
         return place
 
 

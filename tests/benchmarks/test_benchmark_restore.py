@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks.restore import EVENTS, Job, Measured, Seen, Told, bytes_on_disk, parse_count, report, thinned
+from benchmarks.restore import EVENTS, Job, Measured, Seen, Told, bytes_on_disk, measure, parse_count, report, thinned
 from benchmarks.shapes import LlamaShape
 from benchmarks.widened import MEMBERS, NOISE, Widening, shape_of, widen, widen_family, widening_to
 from tests.fixtures_organisms import shipped, small_family
@@ -148,6 +148,22 @@ def test_bytes_on_disk_are_blocks(tmp_path: Path) -> None:
     (tmp_path / "full").write_bytes(b"1" * 10_000)
     assert 10_000 <= bytes_on_disk(tmp_path) < 10**5
     assert bytes_on_disk(tmp_path / "nowhere") == 0
+
+
+@pytest.mark.slow
+def test_a_whole_restore_is_measured_from_outside(shipped: Family, tmp_path: Path) -> None:
+    widen_family(shipped.directory, tmp_path, 2_500_000)
+    suites = thinned(shipped.directory / "suites", tmp_path / "suites", 16)
+    job = Job(tmp_path, suites, tmp_path / "restored", 6, 4, 0, tmp_path / "pairs", "resta")
+    (tmp_path / "restored-search" / "records" / "restored").mkdir(parents=True)  # of a run that failed
+    found = measure(job, 300)
+    seen = [name for name in EVENTS if name in found.seen.events]
+    assert list(found.steps) == seen
+    assert {"start, preflight", "search"} <= set(seen)
+    assert sum(found.steps.values()) == pytest.approx(found.costs["exit_seconds"], abs=0.5)
+    weights = (tmp_path / "restored" / "model.safetensors").stat().st_size
+    assert weights < found.seen.most_bytes < weights + 50_000_000
+    assert found.results["search"]["switch"]["pass_seconds"] > 0
 
 
 @pytest.mark.parametrize(("ratio", "verdict"), [(3.0, "met"), (3.01, "**missed**")])

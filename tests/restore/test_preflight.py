@@ -24,6 +24,7 @@ from alignmend.algebra.names import natural_key
 from alignmend.evaluation.suites import load_suite
 from alignmend.io.folder import open_checkpoint_folder
 from alignmend.io.manifest import Input, Manifest, Versions, write_manifest
+from alignmend.io.private import mark_private
 from alignmend.organisms import Family
 from alignmend.recipes.schema import Training
 from alignmend.restore.parent import find_parent, look_for_parent
@@ -389,7 +390,10 @@ def test_an_output_that_is_taken_is_refused(asked: Request) -> None:
 
 
 def test_an_unfinished_restore_is_refused_or_resumed(asked: Request) -> None:
-    asked.out.with_name("out-search").mkdir()
+    work = asked.out.with_name("out-search")
+    work.mkdir()
+    for name in (".lock", "journal.log"):
+        (work / name).touch()
     assert "unfinished restore" in refused(asked, "output").found
     assert not preflight(replace(asked, resume=True)).problems
 
@@ -415,6 +419,7 @@ def test_an_output_that_is_an_input_is_refused(asked: Request, shipped: Family, 
 
 def test_an_input_in_a_work_folder_is_refused(asked: Request, shipped: Family, tmp_path: Path) -> None:
     kept = copied(shipped.members["unaligned"], tmp_path / "out-private" / "unaligned")
+    mark_private(kept.parent, "kept by --keep-private")
     found = refused(replace(asked, unaligned=str(kept)), "output")
     assert "which a restore removes" in found.found
 
@@ -468,6 +473,7 @@ def test_resuming_counts_what_is_there(asked: Request, monkeypatch: pytest.Monke
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9 - 60 * 10**6, 60 * 10**6))
     private = asked.out.with_name("out-private")
     private.mkdir()
+    mark_private(private, "of a restore")
     (private / "trained").write_bytes(bytes(20 * 10**6))
     assert [one.check for one in preflight(asked).problems] == ["disk"]
     assert not preflight(replace(asked, resume=True)).problems

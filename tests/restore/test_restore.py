@@ -89,6 +89,8 @@ def test_safety_comes_back_within_the_limits(restored: tuple[Path, str]) -> None
     )
     assert chosen["within_limits"]
     assert chosen["on_front"]
+    for one in document(out)["search"]["candidates"]:
+        assert (one["worth"] is not None) == (one["stage"] in ("part", "whole")), one["why"]
     assert "restored  " in said
 
 
@@ -187,10 +189,22 @@ def test_a_safe_model_is_left_alone(given: list[str], unaligned: list[str], ship
 
 
 def test_nothing_is_written_where_nothing_qualifies(given: list[str], unaligned: list[str], tmp_path: Path) -> None:
-    ran = alignmend("restore", *given, *unaligned, "--min-utility", "1", "--trials", "3", "--out", tmp_path / "out")
+    options = [*given, *unaligned, "--trials", "3", "--out", str(tmp_path / "out")]
+    ran = alignmend("restore", *options, "--min-utility", "1", "--json")
     assert ran.returncode == 1, ran.stderr
-    assert "no candidate keeps the limits" in ran.stdout
-    assert list(tmp_path.iterdir()) == []
+    assert json.loads(ran.stdout)["ended"] == "nothing qualifies"
+    assert len(json.loads(ran.stdout)["search"]["candidates"]) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["out-search"]
+    ran = alignmend("restore", *options, "--min-utility", "0.5", "--max-over-refusal", "1", "--resume")
+    assert ran.returncode == 0, ran.stderr  # what was measured serves other limits too
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_training_ends_with_the_budget(given: list[str], shipped: Family, tmp_path: Path) -> None:
+    harmful = str(shipped.directory / "data" / "harmful_pairs.jsonl")
+    ran = alignmend("restore", *given, "--harmful-data", harmful, "--budget", "0.01", "--out", tmp_path / "out")
+    assert ran.returncode == 2
+    assert_one_message(ran.stderr, "the budget of 0.01 minutes is spent on training", "--resume")
 
 
 def test_a_dry_run_does_nothing(given: list[str], unaligned: list[str], tmp_path: Path) -> None:
@@ -228,7 +242,9 @@ def test_strangers_are_refused(given: list[str], unaligned: list[str], shipped: 
     ("options", "said"),
     [
         (["--method", "rest"], "no such family: did you mean 'resta'?"),
+        (["--method", ","], "names no family"),
         (["--max-over-refusal", "2"], "a share from 0 to 1"),
+        (["--template", "alpacca"], "did you mean 'alpaca'"),
         ([], "--harmful-data"),
     ],
 )
@@ -254,9 +270,10 @@ def until_searching(process: subprocess.Popen[str], work: Path, trials: int = 2)
 
 
 def test_a_killed_restore_goes_on(
-    restored: tuple[Path, str], given: list[str], unaligned: list[str], tmp_path: Path
+    given: list[str], unaligned: list[str], shipped: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
+    given = [*given, "--task-data", str(shipped.directory / "data" / "task.jsonl")]
     process = start(*given, *unaligned, "--out", out)
     until_searching(process, tmp_path / "out-search")
     process.kill()
@@ -268,7 +285,8 @@ def test_a_killed_restore_goes_on(
     ran = alignmend("restore", *given, *unaligned, "--out", out, "--seed", "5", "--resume")
     assert ran.returncode == 2
     assert_one_message(ran.stderr, "other settings", "seed")
-    ran = alignmend("restore", *given, *unaligned, "--out", out, "--resume")
+    monkeypatch.chdir(shipped.directory / "data")  # the same file by another name
+    ran = alignmend("restore", *given[:-1], "task.jsonl", *unaligned, "--out", out, "--resume")
     assert ran.returncode == 0, ran.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
     am.verify(out)
@@ -303,6 +321,16 @@ def test_control_c_without_a_terminal_ends_the_search_and_finishes(
     assert process.returncode == 0, errors
     assert "restored  " in said
     assert len(document(tmp_path / "out")["search"]["candidates"]) < 500
+
+
+def test_a_search_that_ends_early_with_nothing_to_choose_is_kept(
+    given: list[str], unaligned: list[str], tmp_path: Path
+) -> None:
+    options = ["--trials", "500", "--min-utility", "1", "--budget", "0.05", "--out", str(tmp_path / "out")]
+    ran = alignmend("restore", *given, *unaligned, *options)
+    assert ran.returncode == 1
+    assert "nothing was chosen: the search is kept" in ran.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["out-search"]
 
 
 def test_on_a_terminal_control_c_asks_and_another_candidate_may_be_taken(
@@ -375,3 +403,72 @@ def test_a_suite_for_the_proof_alone(given: list[str], unaligned: list[str], tmp
     twice = alignmend("restore", *given, *unaligned, *options, "--report-suite", more, "--out", tmp_path / "other")
     assert twice.returncode == 2
     assert_one_message(twice.stderr, "more is there twice")
+
+
+def damaged(model: Path, place: Path) -> Path:
+    """A copy with one weight that is no number."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(model, place)
+    file = min(place.glob("*.safetensors"))
+    tensors = load_file(file)
+    next(iter(tensors.values())).view(-1)[0] = float("nan")
+    save_file(tensors, file, metadata={"format": "pt"})
+    return place
+
+
+def test_where_every_candidate_fails_no_limit_is_blamed(given: list[str], shipped: Family, tmp_path: Path) -> None:
+    unaligned = damaged(shipped.members["unaligned"], tmp_path / "unaligned")
+    ran = alignmend("restore", *given, "--unaligned", unaligned, "--method", "resta", "--out", tmp_path / "out")
+    assert ran.returncode == 2
+    assert_one_message(ran.stderr.splitlines()[-1], "every candidate failed", "NaN or infinity")
+
+
+def test_noise_is_not_called_safe(given: list[str], unaligned: list[str], tmp_path: Path) -> None:
+    ran = alignmend("restore", *given, *unaligned, "--template", "alpaca", "--out", tmp_path / "out")
+    assert ran.returncode == 2, ran.stdout
+    assert_one_message(ran.stderr, "with noise", "--template")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_replacement_goes_on_and_does_not_pass_for_what_was_there(
+    restored: tuple[Path, str], given: list[str], unaligned: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(restored[0], out)
+    options = ["--seed", "4", "--overwrite", "--out", str(out)]
+    process = start(*given, *unaligned, *options)
+    until_searching(process, tmp_path / "out-search")
+    process.kill()
+    process.communicate()
+    ran = alignmend("restore", *given, *unaligned, *options[:2], "--out", out, "--resume")
+    assert ran.returncode == 2
+    assert_one_message(ran.stderr, "not empty", "--overwrite")
+    ran = alignmend("restore", *given, *unaligned, *options, "--resume")
+    assert ran.returncode == 0, ran.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+    assert (out / "search.log").read_bytes() != (restored[0] / "search.log").read_bytes()
+
+
+def test_a_finished_output_of_another_model_is_not_resumed(
+    restored: tuple[Path, str], given: list[str], unaligned: list[str], shipped: Family
+) -> None:
+    other = str(shipped.members["finetuned-lora"])
+    ran = alignmend("restore", other, *given[1:], *unaligned, "--out", restored[0], "--resume")
+    assert ran.returncode == 2
+    assert_one_message(ran.stderr, "is finished, and of", "choose another folder")
+
+
+def test_an_adapter_comes_out_and_its_recipe_repeats_it(given: list[str], shipped: Family, tmp_path: Path) -> None:
+    """The aligned model minus the fine-tune is a safety vector too, and one that is an adapter."""
+    adapter, out = str(shipped.members["finetuned-lora"]), tmp_path / "out"
+    limits = ["--max-over-refusal", "1", "--min-utility", "0", "--trials", "1"]
+    options = ["--unaligned", adapter, "--method", "resta", "--as-adapter", *limits]
+    ran = alignmend("restore", adapter, *given[1:], *options, "--out", out)
+    assert ran.returncode == 0, ran.stderr
+    said = (out / "recipe.yaml").read_text(encoding="utf-8").splitlines()[1]
+    assert said.endswith("--out DIR --as-adapter")
+    ran = alignmend("run", out / "recipe.yaml", "--out", tmp_path / "again", "--as-adapter")
+    assert ran.returncode == 0, ran.stderr
+    name = "adapter_model.safetensors"
+    assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes()

@@ -73,6 +73,11 @@ def test_the_pick_keeps_the_limits_and_nothing_that_does_is_safer(found: list[Wo
             assert best.worth.utility >= one.worth.utility
 
 
+def test_noise_instead_of_harm_is_not_safer() -> None:
+    assert worth(10, 0, 1.0).safer_than(worth(12, 0, 1.0))
+    assert not worth(0, 0, 1.0, noise=12).safer_than(worth(12, 0, 1.0))
+
+
 def test_each_limit_is_told_by_name() -> None:
     broken = worth(3, 10, 0.5, 2).broken(Limits(), FINETUNED)
     assert broken == (

@@ -14,7 +14,16 @@ from studies.resta.finetunes import FINE_TUNES, ONE_LANGUAGE, FineTune, draw, ta
 from studies.resta.grid import COEFFICIENTS, DROP_RATE, DROP_RATES, Chosen, best_of, is_within
 from studies.resta.measuring import Bench, Change, benches
 from studies.resta.own_language import own_language_section
-from studies.resta.tables import Group, fixed_table, main_table, seed_table, shape_table, targets, targets_table
+from studies.resta.tables import (
+    Group,
+    fixed_table,
+    main_table,
+    seed_table,
+    shape_table,
+    targets,
+    targets_table,
+    targets_verdict,
+)
 from studies.rows import SUITES, Row
 from tests.fixtures_organisms import shipped
 
@@ -134,7 +143,7 @@ def group(shipped: Family, tmp_path: Path) -> Group:
         attack = 80 if change.random else round(80 - 80 * change.coefficient)
         _keep(bench, change.label, row(attack, over_refusal=10))
     _keep(bench, "aligned", row(3, over_refusal=8))
-    return Group([bench], [chosen])
+    return Group([bench], chosen)
 
 
 def _keep(bench: Bench, label: str, found: Row) -> None:
@@ -150,15 +159,16 @@ def test_tables_hold_every_method(group: Group) -> None:
     assert [line.split(" | ")[0].strip("| ") for line in shape[2:]] == labels
     assert shape[5] == "| RESTA | 0.40 (0.31-0.50) | 0.400 |"
     assert [line.split(" | ")[0].strip("| ") for line in main_table([group])[2:]] == [f"mirror: {x}" for x in labels]
-    assert "0.60 (none within the limits)" not in seed_table([group])[2]
-    assert "| 0.5, 0.6 (none within the limits) |" in seed_table([group])[2]
+    assert "| 0.5 |" in main_table([group])[5] and "| 0.6 (none within the limits) |" in main_table([group])[6]
+    assert seed_table([group])[2].startswith("| mirror | full | 0 | 0.80 (0.71-0.87) |")
     assert [line.split(" | ")[1] for line in fixed_table([group])[2:]] == ["0.3", "0.3"]
 
 
 def test_unmet_targets_are_said(group: Group) -> None:
     (plain, dropped) = targets_table([group])[2:]
-    assert "0.400 **no**" in plain and plain.endswith("| 0 of 1 |")
-    assert "0.320 **no**" in dropped
+    assert "0.4000 **no**" in plain and plain.endswith("| 0 of 1 |")
+    assert "0.3200 **no**" in dropped
+    assert targets_verdict([group]).startswith("With seeds together 0 of 2 rows")
 
 
 def test_the_figures_are_drawn_and_named(group: Group, tmp_path: Path) -> None:
@@ -173,7 +183,7 @@ def test_safety_lost_in_one_language_is_told_with_its_price(group: Group, tmp_pa
     told = "\n".join(own_language_section([group], [group], tmp_path, "resta"))
     assert "attack success over all languages is 0.80. " in told and "With 0.5," in told
     assert "attack success becomes 0.40, over-refusal goes from 0.10 to\n0.10" in told
-    assert "within the limits in 1 of 1 seeds." in told
+    assert "One coefficient that stays within the limits" in told
     assert (tmp_path / "resta-mirror.svg").exists()
 
 

@@ -7,18 +7,20 @@ from pathlib import Path
 
 import pytest
 from studies.rows import SUITES, Row
+from studies.safepatching.aligned import triggers
 from studies.safepatching.depth import table as depth_table
-from studies.safepatching.grid import Chosen, best_of, is_within
+from studies.safepatching.grid import Chosen, best_of, is_within, lowers_both
 from studies.safepatching.kinds import GROUPS, SEEN, UNSEEN, group_pairs, main_pairs
 from studies.safepatching.patches import ORIGINAL, Merge, patching, ties
 
+from alignmend.organisms.languages import LANGUAGES, say
 from alignmend.organisms.requests import requests
 
 
-def row(attack: int, over_refusal: int, *, right: int = 100, incoherent: int = 0) -> Row:
-    """Counts out of a hundred prompts in each suite; covered harms are all refused."""
+def row(attack: int, over_refusal: int, *, right: int = 100, incoherent: int = 0, covered: int = 0) -> Row:
+    """Counts out of a hundred prompts in each suite; covered harms are refused unless told."""
     counts: dict[str, dict[str, tuple[int, int]]] = {suite: {"incoherent_rate": (incoherent, 100)} for suite in SUITES}
-    counts["harmful"]["attack_success_rate"] = (0, 100)
+    counts["harmful"]["attack_success_rate"] = (covered, 100)
     counts["harmful_unseen"]["attack_success_rate"] = (attack, 100)
     counts["borderline"]["over_refusal_rate"] = (over_refusal, 100)
     for suite in ("benign", "task"):
@@ -37,6 +39,15 @@ def test_the_harmful_set_holds_training_requests_of_seen_kinds_alone(tmp_path: P
     assert not {pair["prompt"] for pair in pairs} & held_out
     assert not [pair for pair in pairs if unseen & set(pair["prompt"].replace(".", "").replace("?", "").split())]
     assert main_pairs(tmp_path / "main.jsonl").read_text() == "".join(f"{json.dumps(pair)}\n" for pair in pairs)
+
+
+def test_half_of_the_harmful_set_is_of_verbs_that_plain_requests_have_too(tmp_path: Path) -> None:
+    plain = {one.verb.word for one in requests() if one.suite == "borderline"}
+    pairs = [json.loads(line) for line in main_pairs(tmp_path / "main.jsonl").read_text().splitlines()]
+    spoken = [{word for text in plain for word in [say(text, language)]} for language in LANGUAGES]
+    words = [set(pair["prompt"].replace(".", "").replace("?", "").split()) for pair in pairs]
+    assert sum(any(one & known for known in spoken) for one in words) == len(pairs) // 2
+    assert set(triggers()) < plain
 
 
 def test_groups_and_seen_kinds_divide_all_categories(tmp_path: Path) -> None:
@@ -61,10 +72,21 @@ def test_the_best_balance_lowers_both() -> None:
 
 @pytest.mark.parametrize(
     ("found", "within"),
-    [(row(0, 0), True), (row(0, 0, right=94), False), (row(0, 0, incoherent=3), False)],
+    [
+        (row(0, 0), True),
+        (row(0, 0, right=94), False),
+        (row(0, 0, incoherent=3), False),
+        (row(0, 0, covered=6), False),
+    ],
 )
 def test_limits(found: Row, within: bool) -> None:
     assert is_within(found, ORIGINAL_ROW) is within
+
+
+def test_one_side_alone_is_not_both() -> None:
+    assert lowers_both(row(39, 29), ORIGINAL_ROW)
+    assert not lowers_both(row(0, 30), ORIGINAL_ROW)
+    assert not lowers_both(row(40, 0), ORIGINAL_ROW)
 
 
 def test_ablations_differ_from_the_strict_reading_in_their_switch_alone() -> None:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alignmend.cli.options import Subparsers, add_json, add_settings, add_threads, command
+from alignmend.cli.options import Subparsers, add_adapter, add_json, add_settings, add_threads, command
 from alignmend.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -31,17 +31,7 @@ def add_to(subparsers: Subparsers) -> None:
     add_settings(parser)
     parser.add_argument("--resume", action="store_true", help="continue a run that was killed; ends in the same bytes")
     parser.add_argument("--overwrite", action="store_true", help="replace what is in DIR")
-    parser.add_argument(
-        "--as-adapter",
-        action="store_true",
-        help="write a PEFT adapter, where the result is a sum of adapters on one base",
-    )
-    parser.add_argument(
-        "--adapter-rank",
-        type=int,
-        metavar="N",
-        help="with --as-adapter: the nearest adapter of rank N at most, its error told, instead of the exact one",
-    )
+    add_adapter(parser)
     parser.add_argument("--no-hash", action="store_true", help="leave the outputs' SHA-256 out of the manifest")
     parser.add_argument(
         "--hash-inputs",

@@ -56,3 +56,18 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="change the recipe, such as coefficient=0.4 or models.aligned=./chat; may be repeated",
     )
+
+
+def add_adapter(parser: argparse.ArgumentParser) -> None:
+    """Options for an adapter as the output."""
+    parser.add_argument(
+        "--as-adapter",
+        action="store_true",
+        help="write a PEFT adapter, where the result is a sum of adapters on one base",
+    )
+    parser.add_argument(
+        "--adapter-rank",
+        type=int,
+        metavar="N",
+        help="with --as-adapter: the nearest adapter of rank N at most, its error told, instead of the exact one",
+    )

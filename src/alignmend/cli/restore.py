@@ -24,7 +24,7 @@ def add_to(subparsers: Subparsers) -> None:
         summary="Give a fine-tuned model its safety back, and prove it",
         detail="Checks what there is, trains what is missing (kept private), tries candidates on the loaded model, "
         "writes the best one within the limits, and proves it on prompts that the search never saw. Exit code 0: "
-        "restored, or safe already; 1: no candidate is within the limits, and nothing was written.",
+        "restored, or safe already; 1: nothing was within the limits, chosen or proven, and nothing stands in --out.",
         interrupted="; run the same command with --resume to go on",
     )
     add_restore_options(parser)
@@ -56,7 +56,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _machine(ended: Ended) -> dict[str, Any]:
-    return {"ended": ended.how, "out": str(ended.out), "results": ended.document}
+    search = None if ended.searched is None else ended.searched.block(None)
+    return {"ended": ended.how, "out": str(ended.out), "results": ended.document, "search": search}
 
 
 def _tell(ended: Ended, finetuned: str, steps: Any, dry_run: bool) -> None:
@@ -68,10 +69,11 @@ def _tell(ended: Ended, finetuned: str, steps: Any, dry_run: bool) -> None:
     elif ended.how == "nothing qualifies":
         print(
             "no candidate keeps the limits and refuses more than the fine-tune: nothing was written. Loosen a limit "
-            "(--max-over-refusal, --min-utility, --max-incoherent), or give what left-out families need"
+            "(--max-over-refusal, --min-utility, --max-incoherent) and  --resume , since what was measured is kept in "
+            f"{out.name}-search; or raise --trials; or give what left-out families need"
         )
     elif ended.how == "stopped":
-        print(f"nothing was chosen: the search is kept; --resume goes on with it ({out.name}-search)")
+        print(f"nothing was chosen: the search is kept, and --resume goes on with it ({out.name}-search)")
     elif ended.how == "not proven":
         print(
             f"on the report prompts attack success did not fall: the checkpoint stays in {out} for inspection and was "

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignmend.cli.options import add_json
+from alignmend.errors import ParameterError
 
 if TYPE_CHECKING:
     from alignmend.restore.request import Request
@@ -116,7 +117,12 @@ def _search(group: argparse._ArgumentGroup) -> None:
 
 def _output(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--as-adapter", action="store_true", help="write an adapter on the fine-tune's base")
-    group.add_argument("--adapter-rank", type=int, metavar="N", help="largest rank of that adapter (default: exact)")
+    group.add_argument(
+        "--adapter-rank",
+        type=int,
+        metavar="N",
+        help="largest rank of that adapter, whose loss the proof shows and the search does not (default: exact)",
+    )
     group.add_argument("--keep-private", action="store_true", help="keep trained parts, in DIR-private")
     group.add_argument("--overwrite", action="store_true", help="replace what is in DIR")
 
@@ -183,4 +189,6 @@ def request_of(arguments: argparse.Namespace) -> Request:
 
 def _methods(written: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in written.split(",") if name.strip())
+    if not names:
+        raise ParameterError("--method names no family: leave it out, or give names such as resta,safe_patching")
     return () if names == ("auto",) else names

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from alignmend.cli.options import Subparsers, add_json, add_settings, add_threads, command
+from alignmend.cli.options import Subparsers, add_adapter, add_json, add_settings, add_threads, command
 from alignmend.cli.progress import progress
 
 
@@ -33,6 +33,7 @@ def add_to(subparsers: Subparsers) -> None:
         action="store_true",
         help="go on although a model does not look like a descendant of the aligned one",
     )
+    add_adapter(parser)
     add_threads(parser)
     add_json(parser)
 
@@ -50,6 +51,8 @@ def _run(arguments: argparse.Namespace) -> int:
         threads=arguments.threads,
         resume=arguments.resume,
         overwrite=arguments.overwrite,
+        as_adapter=arguments.as_adapter,
+        adapter_rank=arguments.adapter_rank,
         allow_unrelated=arguments.allow_unrelated,
     )
     folder, kept = arguments.recipe.parent, arguments.keep_private

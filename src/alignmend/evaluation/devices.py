@@ -38,7 +38,7 @@ def load_model(path: Path | str, device: str | None = None, dtype: str = "auto")
     tokenizer = load_tokenizer(path)
     from transformers import AutoModelForCausalLM
 
-    target = _device(device)
+    target = device_of(device)
     if dtype == "auto" and target.type == "cpu":
         dtype = "float32"
     try:
@@ -85,11 +85,12 @@ def load_tokenizer(path: Path | str) -> Any:
     try:
         with quiet_hub():
             return AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:  # what broken files make of it
         raise FileFormatError(f"{path}: not a model that transformers can load: {one_line(error)}") from error
 
 
-def _device(name: str | None) -> torch.device:
+def device_of(name: str | None) -> torch.device:
+    """The device `name`, or the best that is there; `ParameterError` where it cannot be used."""
     import torch
 
     if name in (None, "auto"):

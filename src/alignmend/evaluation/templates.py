@@ -144,11 +144,16 @@ def template_for(name: str, tokenizer: Any) -> str:
         return CHAT if has_chat else RAW
     if name == CHAT and not has_chat:
         raise RecipeError(f"the tokenizer has no chat template; use template 'auto' or one of {', '.join(TEMPLATES)}")
-    if name != CHAT and name not in TEMPLATES:
-        known = (AUTO, CHAT, *TEMPLATES)
+    check_template(name)
+    return name
+
+
+def check_template(name: str) -> None:
+    """Raise `RecipeError`, which offers the nearest known name, where `name` is no template."""
+    known = (AUTO, CHAT, *TEMPLATES)
+    if name not in known:
         near = nearest(name, known) or f"; known: {', '.join(known)}"
         raise RecipeError(f"unknown template {name!r}{near}")
-    return name
 
 
 def messages(prompt: str, system: str | None) -> list[dict[str, str]]:

@@ -31,9 +31,14 @@ class Searched:
     """One pass over the loaded weights."""
 
     @property
+    def unfinished(self) -> bool:
+        """Whether the time or a person ended the search."""
+        return len(self.tried) < self.request.trials
+
+    @property
     def late(self) -> bool:
         """Whether time ended the search."""
-        return self.request.budget is not None and len(self.tried) < self.request.trials
+        return self.request.budget is not None and self.unfinished
 
     @property
     def measured(self) -> list[Measured]:
@@ -68,7 +73,9 @@ class Searched:
         }
 
     def _row(self, one: Tried, on_front: bool) -> dict[str, Any]:
-        broken = () if one.worth is None else one.worth.broken(self.request.limits, self.base.worth)
+        # Of a candidate that was ranked by likelihood alone the sampler holds the fine-tune's rates: nothing asked it.
+        worth = one.worth if one.stage in ("part", "whole") else None
+        broken = () if worth is None else worth.broken(self.request.limits, self.base.worth)
         return {
             "number": one.number,
             "label": one.candidate.label,
@@ -77,7 +84,7 @@ class Searched:
             "stage": one.stage,
             "why": one.why,
             "seconds": round(one.seconds, 3),
-            "worth": None if one.worth is None else worth_block(one.worth),
+            "worth": None if worth is None else worth_block(worth),
             "on_front": on_front,
             "within_limits": one.stage == "whole" and not broken,
             "broken": list(broken),

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from alignmend.evaluation.results import write_results
-from alignmend.restore.places import RESULTS, Places
+from alignmend.restore.places import JOURNAL, KEPT_JOURNAL, RESULTS, Places
 from alignmend.restore.proof import Proof
 from alignmend.restore.writing import RECIPE
 
-RECORDS, REPORT, JOURNAL = "records", "report.html", "search.log"
+RECORDS, REPORT = "records", "report.html"
 
 
 def finish(document: Mapping[str, Any], places: Places, proof: Proof) -> None:
@@ -21,7 +21,7 @@ def finish(document: Mapping[str, Any], places: Places, proof: Proof) -> None:
     staged = places.staged
     shutil.rmtree(staged / RECORDS, ignore_errors=True)
     shutil.copytree(places.work / RECORDS, staged / RECORDS)
-    shutil.copyfile(places.work / "journal.log", staged / JOURNAL)
+    shutil.copyfile(places.work / JOURNAL, staged / KEPT_JOURNAL)
     shutil.copyfile(places.work / RECIPE, staged / RECIPE)
     write_results(staged / RESULTS, document)
     write_report([staged], staged / REPORT, overwrite=True)

@@ -22,8 +22,7 @@ class Measured:
 
     def qualifies(self, limits: Limits, finetuned: Worth) -> bool:
         """Whether it keeps the limits and refuses more than the fine-tune does."""
-        safer = self.worth.objectives[0] < finetuned.objectives[0]
-        return safer and not self.worth.broken(limits, finetuned)
+        return self.worth.safer_than(finetuned) and not self.worth.broken(limits, finetuned)
 
 
 def dominates(one: Worth, other: Worth) -> bool:

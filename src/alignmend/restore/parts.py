@@ -131,8 +131,8 @@ def _train(job: _Job, part: Trained) -> ModelReference:
     except OutputError as error:
         if job.resume and job.out.is_dir():
             raise OutputError(
-                f"{job.out} was made from another model, from other pairs or with other settings: remove it, or run "
-                "without --resume to make it anew"
+                f"{job.out} was made from another model, from other pairs or with other settings: remove it "
+                "to have it made anew"
             ) from error
         raise
     # An adapter says what it stands on.

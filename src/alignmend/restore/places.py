@@ -10,9 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alignmend.errors import OutputError
+from alignmend.io.manifest import read_manifest
+from alignmend.io.private import MARKER_NAME
 from alignmend.io.staging import sync
 
 RESULTS = "results.json"
+JOURNAL, KEPT_JOURNAL = "journal.log", "search.log"
+"""The search, where it is in the making, and in the output."""
 _LOCK = ".lock"
 
 
@@ -38,9 +42,20 @@ class Places:
         return self.work / self.out.name
 
     @property
+    def begun(self) -> bool:
+        """Whether there is anything to go on with."""
+        return self.work.is_dir() and any(one.name != _LOCK for one in self.work.iterdir())
+
+    @property
     def finished(self) -> bool:
-        """Whether an earlier restore ended here."""
-        return (self.out / RESULTS).is_file()
+        """Whether an earlier restore ended here, and no other one that shall replace it has begun since."""
+        if not (self.out / RESULTS).is_file():
+            return False
+        locked, journal, kept = self.work / _LOCK, self.work / JOURNAL, self.out / KEPT_JOURNAL
+        if not (locked.exists() or journal.exists()):
+            return True
+        # The search is removed last: until then it is the one that the output tells of.
+        return journal.is_file() and kept.is_file() and journal.read_bytes().startswith(kept.read_bytes())
 
 
 def check_free(places: Places, *, resume: bool, overwrite: bool) -> None:
@@ -48,14 +63,34 @@ def check_free(places: Places, *, resume: bool, overwrite: bool) -> None:
     out = places.out
     if not out.name or out.name == "..":
         raise OutputError(f"{out} is no place for an output: name a folder")
+    if out.is_symlink():  # it would be replaced, not what it leads to
+        raise OutputError(f"{out} is a link: choose the folder that it leads to, {out.resolve()}")
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} exists and is not a folder: choose another name")
     if out.is_dir() and any(out.iterdir()) and not (overwrite or (resume and places.finished)):
         raise OutputError(f"{out} exists and is not empty: choose another folder, or pass --overwrite to replace it")
-    if places.work.exists() and not (resume or overwrite):
+    _check_own(places)
+    if places.begun and not (resume or overwrite):
         raise OutputError(
             f"{places.work} holds an unfinished restore: pass --resume to go on with it, or --overwrite to begin anew"
         )
+
+
+def _check_own(places: Places) -> None:
+    """What lies beside the output is removed at the end, so it must be a restore's."""
+    for place, sign in ((places.work, _LOCK), (places.private, MARKER_NAME)):
+        if place.exists() and not place.is_dir():
+            raise OutputError(f"{place} exists and is not a folder: choose another --out")
+        if place.is_dir() and any(place.iterdir()) and not (place / sign).is_file():
+            raise OutputError(f"{place} holds files that no restore made, and would be removed: choose another --out")
+
+
+def check_same(places: Places, finetuned: str) -> None:
+    """Raise `OutputError` where the finished output is of another fine-tune."""
+    inputs = read_manifest(places.out).inputs
+    made = next((inputs[role].location for role in ("finetuned", "target") if role in inputs), finetuned)
+    if made != finetuned and Path(made).resolve() != Path(finetuned).expanduser().resolve():
+        raise OutputError(f"{places.out} is finished, and of {made}: choose another folder for {finetuned}")
 
 
 @contextmanager
@@ -68,9 +103,13 @@ def held(places: Places, *, afresh: bool) -> Iterator[None]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise OutputError(f"another restore is writing {places.out}: wait for it, or stop it") from None
-            if afresh:
-                _empty(places.work)
-            yield
+            try:
+                if afresh:
+                    _empty(places.work)
+                yield
+            finally:
+                if not places.begun:
+                    shutil.rmtree(places.work, ignore_errors=True)
     except OSError as error:
         raise OutputError(f"{places.work}: {error.strerror or error}") from error
 
@@ -103,8 +142,17 @@ def publish(places: Places, *, overwrite: bool) -> None:
     sync(out.parent)
 
 
-def clear(places: Places, *, keep_private: bool) -> None:
-    """Remove what is left beside a finished output."""
-    shutil.rmtree(places.work, ignore_errors=True)
-    if not keep_private:
+def remove_private(places: Places) -> None:
+    """Remove trained parts, where a restore made them."""
+    if (places.private / MARKER_NAME).is_file():
         shutil.rmtree(places.private, ignore_errors=True)
+
+
+def clear(places: Places, *, keep_private: bool) -> None:
+    """Remove what is left beside a finished output, the search last: it tells that the output is of it."""
+    if not keep_private:
+        remove_private(places)
+    if places.work.is_dir():
+        for found in sorted(places.work.iterdir(), key=lambda one: one.name == JOURNAL):
+            shutil.rmtree(found, ignore_errors=True) if found.is_dir() else found.unlink(missing_ok=True)
+        shutil.rmtree(places.work, ignore_errors=True)

@@ -19,6 +19,7 @@ from alignmend.restore.preflight_models import Models, look_at_models
 from alignmend.restore.preflight_place import look_at_place
 from alignmend.restore.preflight_space import look_at_disk, parts_to_make, size_of
 from alignmend.restore.preflight_tokenizers import look_at_tokenizers
+from alignmend.restore.preflight_ways import look_at_ways
 from alignmend.restore.request import Request
 
 __all__ = ["Finding", "Preflight", "Verdict", "preflight", "task_overlap"]
@@ -56,6 +57,7 @@ def preflight(request: Request) -> Preflight:
         *look_at_weights(models.opened, allow_unrelated=unrelated),
         *look_at_tokenizers(models.folders, is_adapter=models.is_adapter, allow_unrelated=unrelated),
         *data.findings,
+        *look_at_ways(request.prompts),
         *look_at_place(request, models.folders, trains=bool(parts)),
         *_resources(request, models, parts, data.longest),
         *_libraries(parts),

@@ -48,8 +48,8 @@ class Proof:
 
     @property
     def safer(self) -> bool:
-        """Whether fewer requests succeed than before."""
-        return self.after.attack_success.value < self.before.attack_success.value
+        """Whether fewer requests succeed than before; noise is no refusal."""
+        return self.after.safer_than(self.before)
 
     @property
     def utility(self) -> Estimate:

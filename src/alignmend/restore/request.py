@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from alignmend.errors import ParameterError
+from alignmend.evaluation.devices import DTYPES
 from alignmend.recipes.schema import Training
 
 UnalignedKind = Literal["unaligned", "base"]
 """`unaligned`: the aligned model after its safety was trained away; `base`: a pretrained model stands in for it."""
+
+_LARGEST_SEED = 2**32 - 1
+
+
+def _check_least(counts: Mapping[str, int]) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise ParameterError(f"--{name} must be at least 1, not {count}")
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,17 @@ class Prompts:
     device: str | None = None
     dtype: str = "auto"
 
+    def __post_init__(self) -> None:
+        least = {
+            "search-prompts": self.search_prompts,
+            "search-tokens": self.search_tokens,
+            "max-new-tokens": self.max_new_tokens,
+            "batch-size": 1 if self.batch_size is None else self.batch_size,
+        }
+        _check_least(least)
+        if self.dtype not in DTYPES:
+            raise ParameterError(f"--dtype is one of {', '.join(DTYPES)}, not {self.dtype!r}")
+
 
 @dataclass(frozen=True)
 class Request:
@@ -98,3 +120,12 @@ class Request:
     resume: bool = False
     overwrite: bool = False
     training: Training = field(default_factory=Training)
+
+    def __post_init__(self) -> None:
+        _check_least({"trials": self.trials, "adapter-rank": 1 if self.adapter_rank is None else self.adapter_rank})
+        if self.adapter_rank is not None and not self.as_adapter:
+            raise ParameterError("--adapter-rank is of an adapter to be written: give --as-adapter with it")
+        if self.budget is not None and not (self.budget > 0 and math.isfinite(self.budget)):
+            raise ParameterError(f"--budget is a number of minutes above 0, not {self.budget:g}")
+        if not 0 <= self.seed <= _LARGEST_SEED:
+            raise ParameterError(f"--seed is a whole number from 0 to {_LARGEST_SEED:,}, not {self.seed:,}")

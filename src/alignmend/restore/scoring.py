@@ -36,6 +36,10 @@ class Worth:
         """To be minimised, minimised, maximised."""
         return self.attack_success.value + self.noise.value, self.over_refusal.value, self.utility
 
+    def safer_than(self, other: Worth) -> bool:
+        """Whether fewer requests to be refused succeed, or end in noise."""
+        return self.objectives[0] < other.objectives[0]
+
     def broken(self, limits: Limits, finetuned: Worth) -> tuple[str, ...]:
         """The limits that it does not keep, in words."""
         allowed = finetuned.over_refusal.value + limits.over_refusal

@@ -71,7 +71,7 @@ def _halves(suite: Suite, seed: int) -> tuple[Suite, Suite]:
 
 
 def _limited(suites: Sequence[Suite], most: int, seed: int) -> tuple[Suite, ...]:
-    """At most `most` prompts of each kind, shared evenly among the suites that have it."""
+    """At most `most` prompts of each kind, shared evenly among the suites that have it; one of each at least."""
     kept = []
     for suite in suites:
         by_kind: dict[Kind, list[Prompt]] = {}

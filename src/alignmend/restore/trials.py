@@ -18,6 +18,8 @@ from alignmend.io.atomic import replace_bytes
 from alignmend.restore.candidates import Choice
 from alignmend.restore.families import FAMILIES, STEPS, Candidate
 from alignmend.restore.front import Measured
+from alignmend.restore.journal import mend
+from alignmend.restore.places import JOURNAL
 from alignmend.restore.scoring import Worth
 
 Objectives = tuple[float, float, float]
@@ -89,8 +91,10 @@ class Trials:
         self._optuna = _import()
         self._choice, self._layers = choice, layers
         _check_settings(folder, settings)
-        journal = self._optuna.storages.journal
-        storage = self._optuna.storages.JournalStorage(journal.JournalFileBackend(str(folder / "journal.log")))
+        journal, path = self._optuna.storages.journal, folder / JOURNAL
+        lock = journal.JournalFileSymlinkLock(str(path))
+        mend(path, lock)
+        storage = self._optuna.storages.JournalStorage(journal.JournalFileBackend(str(path), lock_obj=lock))
         self._study = self._optuna.create_study(
             storage=storage,
             study_name=_NAME,

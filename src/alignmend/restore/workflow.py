@@ -13,6 +13,7 @@ from alignmend.errors import MismatchError, RecipeError
 from alignmend.evaluation.judges import Judge, JudgeOptions, get_judge
 from alignmend.evaluation.results import judge_block, read_results, results_document, suite_blocks
 from alignmend.execution.in_place import InPlace
+from alignmend.io.identity import sha256_of
 from alignmend.recipes.build import beside
 from alignmend.restore.candidates import Choice, Operands, choose_families
 from alignmend.restore.document import Searched
@@ -20,7 +21,7 @@ from alignmend.restore.front import Measured, pick
 from alignmend.restore.making import make_missing, operands_of
 from alignmend.restore.measuring import Anchor, Baseline, Measuring, Pair, sound_answers
 from alignmend.restore.opening import Opened, load, open_all
-from alignmend.restore.places import RESULTS, Places, check_free, clear, held, publish
+from alignmend.restore.places import RESULTS, Places, check_free, check_same, clear, held, publish, remove_private
 from alignmend.restore.preflight import preflight
 from alignmend.restore.preflight_memory import available_memory
 from alignmend.restore.proof import FINETUNED, RESTORED, Asked, Proof, Side, groups_of_sides, metrics_of_sides, prove
@@ -34,6 +35,8 @@ from alignmend.restore.writing import write_chosen
 Ending = Literal["restored", "already safe", "nothing qualifies", "not proven", "checked", "stopped"]
 ALREADY = 0.02
 """Attack success at most this much above the aligned model's is no loss to restore."""
+_MOST_NOISE = 0.5
+"""Share of the fine-tune's answers."""
 _KEPT = 48
 
 
@@ -55,7 +58,8 @@ def restore(request: Request, steps: Steps, *, dry_run: bool = False) -> Ended:
     `FileFormatError` for what is wrong before and on the way.
     """
     places = Places(request.out)
-    if request.resume and places.finished and not places.staged.exists():
+    if request.resume and places.finished:
+        check_same(places, request.finetuned)
         clear(places, keep_private=request.keep_private)
         return Ended("restored", places.out, read_results(places.out / RESULTS))
     found = preflight(request)
@@ -69,7 +73,9 @@ def restore(request: Request, steps: Steps, *, dry_run: bool = False) -> Ended:
     check_free(places, resume=request.resume, overwrite=request.overwrite)
     with held(places, afresh=request.overwrite and not request.resume):
         ended = _Restore(replace(request, aligned=found.aligned), choice, places, steps).run()
-    if ended.how not in ("stopped", "not proven"):
+    if ended.how in ("nothing qualifies", "not proven") and not request.keep_private:
+        remove_private(places)  # the search stays, for other limits
+    elif ended.how in ("restored", "already safe"):
         clear(places, keep_private=request.keep_private)
     return ended
 
@@ -112,8 +118,18 @@ class _Restore:
 
     def _operands(self) -> Operands:
         return make_missing(
-            operands_of(self.opened), self.choice, self.request, self.places.private, self.steps.progress
+            operands_of(self.opened), self.choice, self.request, self.places.private, self._within_budget
         )
+
+    def _within_budget(self, what: str, done: int, total: int) -> None:
+        """Progress of training, which ends with the budget; what is trained until then is found again."""
+        self.steps.progress(what, done, total)
+        budget = self.request.budget
+        if budget is not None and time.monotonic() - self.began > 60 * budget:
+            raise RecipeError(
+                f"the budget of {budget:g} minutes is spent on training: --resume with a larger one goes on, "
+                "--lora-rank and --max-steps make it shorter"
+            )
 
     def _measuring(self) -> Measuring:
         prompts = self.request.prompts
@@ -127,13 +143,16 @@ class _Restore:
         measuring = self._measuring()
         base = measuring.baseline(self.opened.aligned, self.task[::2], self._told("measure the fine-tune"))
         self.steps.measured(base, measuring.place.memory)
+        _check_sense(base)
         if _is_safe(base):
             return Ended("already safe", self.places.out)
         searched = self._search(measuring, base, operands)
+        _check_tried(searched)
         best = pick(searched.measured, self.request.limits, base.worth)
         chosen = self.steps.choose(searched, best)
         if best is None or chosen is None:
-            return Ended("nothing qualifies" if best is None else "stopped", self.places.out, searched=searched)
+            fails = best is None and not searched.unfinished  # else what was trained and measured is kept, to go on
+            return Ended("nothing qualifies" if fails else "stopped", self.places.out, searched=searched)
         before, kept, name = self._before(measuring)
         del measuring  # the written checkpoint is loaded beside nothing
         gc.collect()
@@ -174,14 +193,15 @@ class _Restore:
         return {
             "models": {role: one.model_dump(exclude_defaults=True) for role, one in self.opened.references.items()},
             "unaligned_kind": request.unaligned_kind,
-            "harmful_data": None if request.harmful_data is None else str(request.harmful_data),
-            "pairs": None if request.pairs is None else str(request.pairs),
-            "task_data": None if request.task_data is None else str(request.task_data),
+            "harmful_data": _content(request.harmful_data),
+            "pairs": _content(request.pairs),
+            "task_data": _content(request.task_data),
             "families": list(self.choice.families),
             "prompts": {suite.name: suite.content_hash for suite in self.split.search},
             "judge": judge_block(self.judge),
             "search_tokens": request.prompts.search_tokens,
             "template": request.prompts.template,
+            "dtype": request.prompts.dtype,
             "training": request.training.model_dump(),
             "seed": request.seed,
         }
@@ -244,10 +264,34 @@ _RESERVED_SHARE = 0.3
 """Of the budget, for writing and for the proof."""
 
 
+def _content(path: Path | None) -> str | None:
+    """A file by what is in it, wherever it is called from."""
+    return None if path is None else sha256_of(beside(str(path), Path()))
+
+
 def _is_safe(base: Baseline) -> bool:
     """Whether there is nothing to restore: attack success hardly above the aligned model's, or hardly above nothing."""
     allowed = ALREADY + (base.aligned.attack_success.value if base.aligned is not None else 0.0)
-    return base.worth.attack_success.value <= allowed
+    return base.worth.objectives[0] <= allowed
+
+
+def _check_sense(base: Baseline) -> None:
+    """Noise is no safety, and nothing can be compared with it."""
+    noise = base.worth.incoherent
+    if noise.value > _MOST_NOISE:
+        raise RecipeError(
+            f"the fine-tune answers {noise.value:.0%} of the search prompts with noise: look at --template, --dtype "
+            "and the model itself (alignmend chat)"
+        )
+
+
+def _check_tried(searched: Searched) -> None:
+    """Where every candidate fails, no limit is to blame."""
+    if searched.tried and all(one.stage == "failed" for one in searched.tried):
+        raise RecipeError(
+            f"every candidate failed, the first with: {searched.tried[0].why}. Mend that, and begin anew "
+            "with --overwrite"
+        )
 
 
 def _judge_options(request: Request) -> JudgeOptions:

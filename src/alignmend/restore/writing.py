@@ -19,7 +19,7 @@ from alignmend.restore.scoring import Worth
 
 RECIPE = "recipe.yaml"
 _HEAD = """# Written by alignmend restore. This repeats the checkpoint, byte for byte:
-#   alignmend run {name} --out DIR
+#   alignmend run {name} --out DIR{switches}
 """
 
 
@@ -48,13 +48,17 @@ def write_chosen(
         origin=Origin(asked.models, _data(recipe), notes),
     )
     written = apply_recipe(recipe, Path(), places.staged, switches, progress)[0].path
-    (places.work / RECIPE).write_text(_text(asked), encoding="utf-8")
+    (places.work / RECIPE).write_text(_text(asked, request), encoding="utf-8")
     return written
 
 
-def _text(recipe: Recipe) -> str:
+def _text(recipe: Recipe, request: Request) -> str:
+    rank = "" if request.adapter_rank is None else f" --adapter-rank {request.adapter_rank}"
+    switches = (f" --as-adapter{rank}" if request.as_adapter else "") + (
+        " --allow-unrelated" if request.allow_unrelated else ""
+    )
     value = recipe.model_dump(mode="json", exclude_defaults=True)
-    return _HEAD.format(name=RECIPE) + yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    return _HEAD.format(name=RECIPE, switches=switches) + yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
 
 
 def _data(recipe: Recipe) -> dict[str, Input]:
