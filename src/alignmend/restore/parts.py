@@ -85,7 +85,9 @@ def stand_in(recipe: Recipe) -> Recipe:
     """The recipe with each role that it lacks filled by the model that the part will be made from."""
     filled = dict(recipe.models)
     for role in lacking(recipe):
-        filled[role] = filled[PARTS[role].of]
+        part = PARTS[role]
+        # A patch may be an adapter or a stored delta, where scores are of whole tensors: as what was patched has them.
+        filled[role] = filled[PARTS[part.of].of if isinstance(part, Scored) else part.of]
     return recipe.model_copy(update={"models": filled})
 
 
