@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from alignmend.activations.vector import SteeringVector as SteeringVector
     from alignmend.algebra.opening import open_adapter as open_adapter
     from alignmend.algebra.opening import open_checkpoint
+    from alignmend.algebra.opening import open_delta as open_delta
     from alignmend.algebra.opening import open_scores as open_scores
     from alignmend.algebra.operations import common_rows as common_rows
     from alignmend.algebra.operations import drop as drop
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from alignmend.algebra.values import Scores as Scores
     from alignmend.editing.locate import locate as locate
     from alignmend.errors import AlignmendError as AlignmendError
+    from alignmend.execution.delta_output import save_delta as save_delta
     from alignmend.execution.plan import explain as explain
     from alignmend.execution.reduce import cosine as cosine
     from alignmend.execution.reduce import norm as norm
@@ -69,6 +71,7 @@ _HOMES = {
     "norm": "execution.reduce",
     "open": "algebra.opening:open_checkpoint",
     "open_adapter": "algebra.opening",
+    "open_delta": "algebra.opening",
     "open_scores": "algebra.opening",
     "per_layer": "algebra.operations",
     "random_mask": "algebra.operations",
@@ -77,6 +80,7 @@ _HOMES = {
     "safe_patching": "methods.safe_patching",
     "safety_arithmetic": "methods.safety_arithmetic",
     "save": "execution.save",
+    "save_delta": "execution.delta_output",
     "select": "algebra.operations",
     "task_arithmetic": "methods.task_arithmetic",
     "ties": "methods.ties",
@@ -108,6 +112,7 @@ __all__ = [
     "norm",
     "open",
     "open_adapter",
+    "open_delta",
     "open_scores",
     "per_layer",
     "random_mask",
@@ -116,6 +121,7 @@ __all__ = [
     "safe_patching",
     "safety_arithmetic",
     "save",
+    "save_delta",
     "select",
     "task_arithmetic",
     "ties",

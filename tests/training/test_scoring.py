@@ -106,6 +106,25 @@ def test_an_adapter_is_scored_as_the_checkpoint_that_it_makes(
         assert all(torch.equal(values, alone[name]) for name, values in tensors(full).items())
 
 
+@pytest.mark.parametrize("weights", ["patched", "patch"])
+def test_a_stored_delta_is_scored_as_the_checkpoint_that_it_makes(
+    tiny: Path, pairs: Path, tmp_path: Path, weights: str
+) -> None:
+    train_model(tiny, pairs, tmp_path / "full", TrainSettings("ascent", learning_rate=1e-3, max_steps=2))
+    base = alignmend.open(tiny)
+    delta = alignmend.trim(alignmend.open(tmp_path / "full") - base, density=0.1)
+    alignmend.save(base + delta, tmp_path / "merged", dtype="float32")
+    alignmend.save_delta(delta, tmp_path / "delta", target=base, form="sparse")
+    full = scored(tmp_path / "merged", pairs, tmp_path / "one", weights=weights, base=tiny)
+    itself = scored(tmp_path / "delta", pairs, tmp_path / "other", weights=weights)
+    expected = tensors(full)
+    assert all(torch.equal(values, expected[name]) for name, values in tensors(itself).items())
+    assert any(values.any() for values in expected.values())
+    assert itself.manifest.inputs["adapter"].location == str(tmp_path / "delta")
+    with pytest.raises(ParameterError, match="is a stored delta: give the model that both are for"):
+        scored(tmp_path / "delta", pairs, tmp_path / "third", adapter=tmp_path / "delta")
+
+
 def test_one_plain_step_both_ways_gives_opposite_patches_and_the_same_base_scores(
     tiny: Path, pairs: Path, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ from alignmend.algebra.nodes import (
     ScoreNode,
     Selected,
     SelectedScores,
+    StoredDelta,
     StoredScores,
 )
 from alignmend.algebra.problems import Problems
@@ -60,7 +61,7 @@ def _scored(node: ScoreNode, target: CheckpointFolder, name: str) -> bool:
 
 
 def _speaks_of(node: DeltaNode, name: str, dimensions: int) -> bool:
-    if isinstance(node, Difference | AdapterDelta):
+    if isinstance(node, Difference | AdapterDelta | StoredDelta):
         return True
     taken = node.selection.takes(name, dimensions) if isinstance(node, Selected) else True
     return taken and any(_speaks_of(operand, name, dimensions) for operand in operands_of(node))

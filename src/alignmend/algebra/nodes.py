@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 
 from alignmend.algebra.names import Kind, kind_of, layer_of, matches
 from alignmend.io.adapter import AdapterFolder
+from alignmend.io.delta import DeltaFolder
 from alignmend.io.folder import CheckpointFolder
 
 Scope = Literal["tensor", "row", "model"]
@@ -35,6 +36,18 @@ class AdapterSource:
 
 
 @dataclass(frozen=True)
+class DeltaSource:
+    """A delta on disk."""
+
+    key: tuple[str, ...]
+    folder: DeltaFolder = field(compare=False, repr=False)
+
+
+Operand: TypeAlias = Source | AdapterSource | DeltaSource
+"""What an expression reads from disk."""
+
+
+@dataclass(frozen=True)
 class Difference:
     """minuend - subtrahend, tensor by tensor."""
 
@@ -48,6 +61,14 @@ class AdapterDelta:
 
     adapter: AdapterSource
     base: Source | None
+
+
+@dataclass(frozen=True)
+class StoredDelta:
+    """A stored delta, as its file has it; `target`, whose tensors it names, is read for its names and shapes alone."""
+
+    stored: DeltaSource
+    target: Source
 
 
 @dataclass(frozen=True)
@@ -126,7 +147,9 @@ class Elected:
     terms: tuple[DeltaNode, ...]
 
 
-DeltaNode: TypeAlias = Difference | AdapterDelta | Scaled | PerLayer | Sum | Selected | CommonRows | Masked | Elected
+DeltaNode: TypeAlias = (
+    Difference | AdapterDelta | StoredDelta | Scaled | PerLayer | Sum | Selected | CommonRows | Masked | Elected
+)
 
 
 @dataclass(frozen=True)

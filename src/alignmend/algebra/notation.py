@@ -18,6 +18,7 @@ from alignmend.algebra.nodes import (
     Masked,
     MaskNode,
     Not,
+    Operand,
     PerLayer,
     Random,
     Scaled,
@@ -25,14 +26,14 @@ from alignmend.algebra.nodes import (
     Selected,
     SelectedScores,
     Selection,
-    Source,
+    StoredDelta,
     StoredScores,
     Sum,
     Top,
 )
-from alignmend.algebra.values import Checkpoint
+from alignmend.algebra.values import Checkpoint, Delta
 
-Labels: TypeAlias = Mapping[Source | AdapterSource, str]
+Labels: TypeAlias = Mapping[Operand, str]
 """The role of each operand; operands without one appear by their location."""
 
 
@@ -45,6 +46,11 @@ def notation(checkpoint: Checkpoint, labels: Labels) -> str:
     return root + "".join(_signed(term, labels) for term in terms)
 
 
+def delta_notation(delta: Delta, labels: Labels) -> str:
+    """As `notation`, of a delta alone."""
+    return _delta(delta.node, labels)
+
+
 def _signed(term: DeltaNode, labels: Labels) -> str:
     if isinstance(term, Scaled) and term.coefficient < 0:
         positive = term.operand if term.coefficient == -1.0 else Scaled(-term.coefficient, term.operand)
@@ -52,10 +58,10 @@ def _signed(term: DeltaNode, labels: Labels) -> str:
     return f" + {_delta(term, labels)}"
 
 
-def _source(source: Source | AdapterSource, labels: Labels) -> str:
+def _source(source: Operand, labels: Labels) -> str:
     if source in labels:
         return labels[source]
-    location = source.folder.location if isinstance(source, Source) else source.adapter.location
+    location = source.adapter.location if isinstance(source, AdapterSource) else source.folder.location
     return location.rstrip("/").rsplit("/", 1)[-1]
 
 
@@ -65,6 +71,8 @@ def _delta(node: DeltaNode, labels: Labels) -> str:
             return f"({_source(minuend, labels)} - {_source(subtrahend, labels)})"
         case AdapterDelta(adapter):
             return f"adapter({_source(adapter, labels)})"
+        case StoredDelta(stored):
+            return f"delta({_source(stored, labels)})"
         case Scaled(coefficient, Masked(Random(density, seed, ""), operand)) if density and coefficient == 1 / density:
             return f"drop({_delta(operand, labels)}, density={_number(density)}, seed={seed})"
         case Scaled(coefficient, operand):

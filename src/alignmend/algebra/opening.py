@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alignmend.algebra.nodes import AdapterDelta, AdapterSource, Source, StoredScores
+from alignmend.algebra.nodes import AdapterDelta, AdapterSource, DeltaSource, Source, StoredDelta, StoredScores
 from alignmend.algebra.values import Checkpoint, Delta, Scores
 from alignmend.errors import ParameterError
 from alignmend.io.adapter import open_adapter_folder
+from alignmend.io.delta import check_target, open_delta_folder
 from alignmend.io.folder import open_checkpoint_folder
 from alignmend.io.header import Header
 
@@ -34,6 +35,19 @@ def open_adapter(location: str | Path, *, revision: str | None = None, base: Che
         raise ParameterError("base= takes a checkpoint as it was opened, not the result of arithmetic")
     source = AdapterSource(_files(adapter.headers), adapter)
     return Delta(AdapterDelta(source, None if base is None else base.root))
+
+
+def open_delta(location: str | Path, *, target: Checkpoint, revision: str | None = None) -> Delta:
+    """Open a delta that `save_delta` wrote. Reads headers only.
+
+    `target` is the checkpoint that it was saved for: names, dtypes and shapes in its files' headers must be the same,
+    or `MismatchError` is raised. Raises `FileFormatError` for what is missing, truncated or of an unknown form.
+    """
+    if target.change is not None:
+        raise ParameterError("target= takes a checkpoint as it was opened, not the result of arithmetic")
+    folder = open_delta_folder(location, revision=revision)
+    check_target(folder, target.root.folder)
+    return Delta(StoredDelta(DeltaSource(_files((folder.header,)), folder), target.root))
 
 
 def open_scores(location: str | Path) -> Scores:

@@ -30,6 +30,15 @@ class Subtract:
 
 
 @dataclass(frozen=True)
+class Scattered:
+    """`values` at the flat `indices`, which increase, in a tensor of `size` elements; zero elsewhere."""
+
+    indices: TensorEntry
+    values: TensorEntry
+    size: int
+
+
+@dataclass(frozen=True)
 class LowRank:
     """scale * B A (or its transpose): [rows, columns] in the weight's own layout. A is [r, in], B is [out, r]."""
 
@@ -111,7 +120,7 @@ class Elect:
     terms: tuple[Program, ...]
 
 
-Program: TypeAlias = Read | Subtract | RowPart | Times | Plus | Prefix | Keep | Absolute | Elect
+Program: TypeAlias = Read | Subtract | Scattered | RowPart | Times | Plus | Prefix | Keep | Absolute | Elect
 
 
 @dataclass(frozen=True)
@@ -209,6 +218,8 @@ def _entries(program: Program | MaskProgram) -> list[TensorEntry]:
             return [entry]
         case Subtract(left, right) | And(left, right) | Or(left, right):
             return _entries(left) + _entries(right)
+        case Scattered(indices, values, _):
+            return [indices, values]
         case LowRank(a=a, b=b):
             return [a, b]
         case Dora(low_rank, magnitude, weight):

@@ -27,6 +27,7 @@ from alignmend.algebra.nodes import (
     Selected,
     SelectedScores,
     Source,
+    StoredDelta,
     StoredScores,
     Sum,
     Top,
@@ -39,6 +40,7 @@ from alignmend.algebra.tying import lookup, tied_alias
 from alignmend.algebra.walks import leaves_of, stored_source
 from alignmend.errors import FileFormatError, MismatchError
 from alignmend.io.adapter import AdapterPart, DoraPart, LowRankPart, TokenRowsPart, resolve_parts
+from alignmend.io.delta import DeltaPart
 from alignmend.io.tensors import ARITHMETIC_DTYPES, TensorEntry
 
 
@@ -56,6 +58,8 @@ class Resolver:
         self._unscored: dict[ScoreNode, dict[str, None]] = {}
         """Tensors that a ranking should mask and says nothing of."""
         self._parts: dict[AdapterDelta, Mapping[str, tuple[AdapterPart, ...]]] = {}
+        self._copies: dict[Source, Mapping[str, str]] = {}
+        """Tied copies in the targets of stored deltas."""
         if change is not None:
             check_selections(change, target.folder, self.problems)
             for leaf in leaves_of(change):
@@ -94,6 +98,8 @@ class Resolver:
                 return self._difference(minuend, subtrahend, entry, common=common)
             case AdapterDelta():
                 return self._adapter(node, entry)
+            case StoredDelta(stored, target):
+                return self._stored(stored.folder.parts, target, entry, common=common)
             case Scaled(coefficient, operand):
                 return times(coefficient, self.delta(operand, entry, common=common))
             case PerLayer(coefficients, default, operand):
@@ -179,6 +185,23 @@ class Resolver:
         difference = program.Subtract(program.Read(left), program.Read(right))
         rows = min(left.size, right.size, entry.size)
         return difference if rows == entry.size == left.size == right.size else program.Prefix(rows, difference)
+
+    def _stored(
+        self, parts: Mapping[str, DeltaPart], own: Source, entry: TensorEntry, *, common: bool
+    ) -> program.Program | None:
+        """What a delta that was saved for `own` has for the target's tensor `entry`."""
+        known = lookup(own.folder, self.target.folder, entry.name)
+        if known is None:  # reported once per leaf
+            return None
+        if own not in self._copies:
+            self._copies[own] = tied_alias(own.folder)
+        part = parts.get(self._copies[own].get(known.name, known.name))
+        if part is None or self._fitted(known, own, entry, common=common) is None:
+            return None
+        found: program.Program = program.Read(part.values)
+        if part.indices is not None:
+            found = program.Scattered(part.indices, part.values, known.size)
+        return found if known.size == entry.size else program.Prefix(min(known.size, entry.size), found)
 
     def _fitted(self, found: TensorEntry, source: Source, entry: TensorEntry, *, common: bool) -> program.Read | None:
         """`found` as a program if its dtype and shape fit the target's `entry`, or, for common rows, its width does."""

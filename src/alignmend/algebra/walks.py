@@ -21,6 +21,7 @@ from alignmend.algebra.nodes import (
     SelectedScores,
     Selection,
     Source,
+    StoredDelta,
     StoredScores,
     Sum,
     Top,
@@ -44,7 +45,7 @@ class Leaf:
 def operands_of(node: DeltaNode) -> tuple[DeltaNode, ...]:
     """What a node is made of; a mask's scores are not among it."""
     match node:
-        case Difference() | AdapterDelta():
+        case Difference() | AdapterDelta() | StoredDelta():
             return ()
         case Sum(terms) | Elected(terms):
             return terms
@@ -86,6 +87,8 @@ def _leaves(node: DeltaNode, selections: tuple[Selection, ...]) -> Iterator[Leaf
             yield Leaf(subtrahend, selections, partial=False)
         case AdapterDelta(base=base) if base is not None:
             yield Leaf(base, selections, partial=False)
+        case StoredDelta(target=target):
+            yield Leaf(target, selections, partial=False)
         case Selected(selection):
             selections = (*selections, selection)
     for operand in operands_of(node):
@@ -107,17 +110,22 @@ def _score_leaves(score: ScoreNode, selections: tuple[Selection, ...]) -> Iterat
 
 def adapters_of(node: DeltaNode) -> tuple[AdapterDelta, ...]:
     """Every adapter in an expression, each once."""
-    return tuple(dict.fromkeys(_adapters(node)))
+    return tuple(dict.fromkeys(found for found in _parts(node) if isinstance(found, AdapterDelta)))
 
 
-def _adapters(node: DeltaNode) -> Iterator[AdapterDelta]:
-    if isinstance(node, AdapterDelta):
-        yield node
+def stored_deltas_of(node: DeltaNode) -> tuple[StoredDelta, ...]:
+    """Every stored delta in an expression, each once."""
+    return tuple(dict.fromkeys(found for found in _parts(node) if isinstance(found, StoredDelta)))
+
+
+def _parts(node: DeltaNode) -> Iterator[DeltaNode]:
+    """The node and all that it is made of, what its masks rank included."""
+    yield node
     for operand in operands_of(node):
-        yield from _adapters(operand)
+        yield from _parts(operand)
     for ranking in _rankings_here(node):
         if (ranked := ranked_delta(ranking.score)) is not None:
-            yield from _adapters(ranked)
+            yield from _parts(ranked)
 
 
 def rankings_of(node: DeltaNode) -> tuple[Top, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from alignmend.cli.progress import progress
 if TYPE_CHECKING:
     from alignmend.editing.differences import TensorChange
     from alignmend.editing.locate import EditReport
+    from alignmend.execution.delta_output import SavedDelta
 
 _SHOWN = 12
 
@@ -29,6 +31,20 @@ def add_to(subparsers: Subparsers) -> None:
     )
     parser.add_argument("original", metavar="A", help="the original: a folder or hub id")
     parser.add_argument("edited", metavar="B", help="the changed one")
+    parser.add_argument("--save", metavar="DIR", help="write B - A to DIR, a delta that recipes take in place of B")
+    parser.add_argument(
+        "--form",
+        choices=("dense", "sparse"),
+        default="dense",
+        help="whole tensors, or only the weights that differ and where they stand (default: dense)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of the delta: float32 is exact (default), bfloat16 half as large",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace what is in DIR")
     add_json(parser)
 
 
@@ -39,8 +55,33 @@ def _run(arguments: argparse.Namespace) -> int:
         found = locate(
             arguments.original, arguments.edited, progress=lambda done, total: report("compare", done, total)
         )
-    print(json.dumps(_document(found)) if arguments.json else _text(found))
+        saved = _save(arguments, report) if arguments.save is not None else None
+    if arguments.json:
+        extra = {} if saved is None else {"saved": {"path": str(saved.path), "bytes": saved.bytes}}
+        print(json.dumps(_document(found) | extra))
+    else:
+        print("\n".join([_text(found), *([] if saved is None else [_told(saved)])]))
     return 0
+
+
+def _save(arguments: argparse.Namespace, report: Callable[[str, int, int], None]) -> SavedDelta:
+    import alignmend as am
+
+    original = am.open(arguments.original)
+    return am.save_delta(
+        am.open(arguments.edited) - original,
+        arguments.save,
+        target=original,
+        form=arguments.form,
+        dtype=arguments.dtype,
+        overwrite=arguments.overwrite,
+        progress=report,
+    )
+
+
+def _told(saved: SavedDelta) -> str:
+    private = ", private as what it was made of" if saved.manifest.private else ""
+    return f"{saved.path}: B - A, {saved.bytes:,} bytes{private}"
 
 
 def _document(found: EditReport) -> dict[str, object]:

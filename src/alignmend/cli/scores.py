@@ -22,7 +22,9 @@ meets a tensor without scores, none of its weights counts as a top one."""
 def add_to(subparsers: Subparsers) -> None:
     """Add the command."""
     parser = command(subparsers, "scores", _run, summary="Score each weight's importance for answers", detail=_DETAIL)
-    parser.add_argument("--model", required=True, metavar="M", help="a folder or hub id, or an adapter folder")
+    parser.add_argument(
+        "--model", required=True, metavar="M", help="a folder or hub id, or the folder of an adapter or a delta"
+    )
     parser.add_argument("--adapter", metavar="A", help="adapter that is merged into M before it is scored")
     parser.add_argument("--base", metavar="B", help="the model before patching, for --weights base and patch")
     parser.add_argument(

@@ -29,6 +29,7 @@ from alignmend.algebra.programs import (
     RandomKeep,
     Read,
     RowTop,
+    Scattered,
     Subtract,
     Times,
     TokenRows,
@@ -38,6 +39,7 @@ from alignmend.algebra.programs import (
 )
 from alignmend.execution.files import Files
 from alignmend.execution.patches import Tallies, Tally
+from alignmend.execution.places import Places
 from alignmend.execution.products import Products
 from alignmend.execution.random_bits import bernoulli
 from alignmend.execution.row_ranking import highest_in_rows, unfit_row
@@ -67,6 +69,7 @@ class Evaluator:
         self._shared: dict[TensorEntry, torch.Tensor] = {}
         self._block: tuple[int, int] | None = None
         self._products = Products(files)
+        self._places = Places(files)
         self._row_masks: dict[RowTop, torch.Tensor] = {}
         self._row_start = 0
         self._free_truths: list[torch.Tensor] = []
@@ -157,6 +160,8 @@ class Evaluator:
                 return self._read(entry, start, stop)
             case Subtract(left, right):
                 return self._subtract(left, right, start, stop)
+            case Scattered():
+                return self._scattered(program, start, stop)
             case LowRank() | Dora() | TokenRows():
                 return self.take(stop - start).copy_(self._products.block(program, start, stop))
             case Times(coefficient, operand):
@@ -202,6 +207,15 @@ class Evaluator:
         values.sub_(other)
         self.give(other)
         return values
+
+    def _scattered(self, program: Scattered, start: int, stop: int) -> torch.Tensor:
+        first, places = self._places.between(program, start, stop)
+        whole = self.take(stop - start).zero_()
+        if places.numel():
+            found = self.decode(program.values, first, first + places.numel())
+            whole[places] = found
+            self.give(found)
+        return whole
 
     def _plus(self, terms: tuple[Program, ...], start: int, stop: int) -> torch.Tensor:
         total = self.run(terms[0], start, stop)

@@ -68,7 +68,7 @@ def write_records(
         parameters=dict(description.parameters),
         inputs=identities(operands, labels, content_hash=hash_inputs),
         data=dict(description.data),
-        outputs=_outputs(folder, hash=hash),
+        outputs=output_files(folder, hash=hash),
         rounding=rounding,
         vectors=description.vectors,
         patches=list(patches),
@@ -81,7 +81,8 @@ def write_records(
     return manifest
 
 
-def _outputs(folder: Path, *, hash: bool) -> list[OutputFile]:
+def output_files(folder: Path, *, hash: bool) -> list[OutputFile]:
+    """Every finished file of an output but its records."""
     # A resumed run finds the records of the one that was killed; they are about to be written again.
     records = {folder / CARD_NAME, folder / MANIFEST_NAME}
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path not in records)

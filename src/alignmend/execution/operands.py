@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-from alignmend.algebra.nodes import AdapterSource, Source
+from alignmend.algebra.nodes import AdapterSource, Operand
 from alignmend.algebra.notation import Labels
 from alignmend.algebra.values import Checkpoint
-from alignmend.algebra.walks import adapters_of, leaves_of
+from alignmend.algebra.walks import adapters_of, leaves_of, stored_deltas_of
 from alignmend.errors import FileFormatError, OutputError
+from alignmend.io.adapter import AdapterFolder
+from alignmend.io.delta import DeltaFolder
+from alignmend.io.folder import CheckpointFolder
 from alignmend.io.identity import identity
 from alignmend.io.manifest import Input, Versions
-
-Operand = Source | AdapterSource
 
 
 def operands_of(checkpoint: Checkpoint) -> tuple[Operand, ...]:
@@ -23,14 +24,20 @@ def operands_of(checkpoint: Checkpoint) -> tuple[Operand, ...]:
     if checkpoint.change is not None:
         found.update(dict.fromkeys(leaf.source for leaf in leaves_of(checkpoint.change)))
         found.update(dict.fromkeys(adapter.adapter for adapter in adapters_of(checkpoint.change)))
+        found.update(dict.fromkeys(delta.stored for delta in stored_deltas_of(checkpoint.change)))
     return tuple(found)
+
+
+def opened(operand: Operand) -> CheckpointFolder | AdapterFolder | DeltaFolder:
+    """The folder that an operand was opened from."""
+    return operand.adapter if isinstance(operand, AdapterSource) else operand.folder
 
 
 def label_all(operands: tuple[Operand, ...], given: Labels) -> dict[Operand, str]:
     """A distinct label for each operand: its role where given, else the last part of its location."""
     labels: dict[Operand, str] = {}
     for operand in operands:
-        location = operand.folder.location if isinstance(operand, Source) else operand.adapter.location
+        location = opened(operand).location
         wanted = given.get(operand) or location.rstrip("/").rsplit("/", 1)[-1] or "model"
         taken = set(labels.values())
         names = [wanted, *(f"{wanted}-{number}" for number in range(2, len(operands) + 2))]
@@ -40,14 +47,12 @@ def label_all(operands: tuple[Operand, ...], given: Labels) -> dict[Operand, str
 
 def identities(operands: tuple[Operand, ...], labels: Mapping[Operand, str], *, content_hash: bool) -> dict[str, Input]:
     """What identifies each operand, by its label; `content_hash` reads and hashes every byte of them."""
-    opened = {labels[one]: one.folder if isinstance(one, Source) else one.adapter for one in operands}
-    return {label: Input.model_validate(identity(one, content_hash=content_hash)) for label, one in opened.items()}
+    return {labels[one]: Input.model_validate(identity(opened(one), content_hash=content_hash)) for one in operands}
 
 
 def input_files(operands: tuple[Operand, ...]) -> list[Path]:
     """Every weight file that the operands consist of."""
-    opened = [operand.folder if isinstance(operand, Source) else operand.adapter for operand in operands]
-    return [header.path for one in opened for header in one.headers]
+    return [header.path for operand in operands for header in opened(operand).headers]
 
 
 def file_states(operands: tuple[Operand, ...]) -> list[tuple[Path, int, int]]:

@@ -193,7 +193,7 @@ def find_nonfinite(
     entries: tuple[TensorEntry, ...], size: int, start: int, stop: int, evaluator: Evaluator
 ) -> TensorEntry | None:
     """The first stored tensor that is not finite on `[start, stop)`, or anywhere where it is smaller than `size`."""
-    for entry in entries:
+    for entry in (entry for entry in entries if entry.dtype in ARITHMETIC_DTYPES):
         first, last = (start, stop) if entry.size >= size else (0, entry.size)
         if _holds_nonfinite(entry, first, last, evaluator):
             return entry

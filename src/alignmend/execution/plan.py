@@ -181,6 +181,7 @@ def _dtype_notes(structure: Structure) -> tuple[str, ...]:
         for plan in structure.tensors
         if plan.change is not None
         for entry in entries_of(plan.change)
+        if entry.dtype in ARITHMETIC_DTYPES
     }
     names = sorted({read for own, read in mixed if read != own})
     return (

@@ -78,7 +78,7 @@ def stream(
     done = total - sum(one.bytes for one in remaining)
     threads = thread_count(options.threads)
     with (
-        _outputs(shards, stage.path) as descriptors,
+        outputs(shards, stage.path) as descriptors,
         _journal(stage.work / "journal", descriptors) as journal,
     ):
         work = _worker(descriptors)
@@ -145,7 +145,7 @@ def _announce(piece: Piece, files: Files) -> None:
 
 
 @contextmanager
-def _outputs(shards: tuple[Shard, ...], folder: Path) -> Iterator[dict[str, int]]:
+def outputs(shards: tuple[Shard, ...], folder: Path) -> Iterator[dict[str, int]]:
     """Open every shard at its full size, its header written."""
     with ExitStack() as stack:
         descriptors = {}

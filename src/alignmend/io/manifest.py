@@ -147,6 +147,19 @@ class Patch(_Part):
     tensors: list[PatchTensor] = []
 
 
+class StoredDelta(_Part):
+    """How a folder holds a delta."""
+
+    form: Literal["dense", "sparse"]
+    """`dense`: whole tensors; `sparse`: per tensor the flat indices and the values of what is not zero."""
+    target: str
+    """Which of the inputs it is to be added to."""
+    tensors: ByteCount
+    """How many tensors it changes."""
+    values: ByteCount
+    """How many numbers are stored."""
+
+
 class Manifest(_Part):
     """The whole of `alignmend.json`."""
 
@@ -164,6 +177,8 @@ class Manifest(_Part):
     rounding: Rounding | None = None
     vectors: Vectors | None = None
     patches: list[Patch] = []
+    delta: StoredDelta | None = None
+    """For a delta that is stored by itself."""
     private: bool = False
     """True for working files that must not be published, such as an unaligned model."""
     notes: list[str] = []

@@ -50,6 +50,12 @@ def find_private(places: Iterable[Path]) -> tuple[PrivateFolder, ...]:
     return tuple(found[path] for path in sorted(found) if path not in inner)
 
 
+def is_private(folder: Path) -> bool:
+    """Whether `folder`, or one that it lies in, is marked private."""
+    here = folder.resolve()
+    return any(_privacy(place) is not None for place in (here, *here.parents))
+
+
 def remove_private(folder: PrivateFolder) -> None:
     """Remove a folder that was found; raises `OutputError` where that would remove more than is private."""
     path = folder.path

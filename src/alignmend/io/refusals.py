@@ -112,6 +112,13 @@ def _adapter(written: str, name: str) -> AlignmendError:
     )
 
 
+def _delta(written: str, name: str) -> AlignmendError:
+    return UnsupportedFormatError(
+        f"{written} is a stored delta ({name}), where a whole checkpoint is meant: give the checkpoint that it belongs "
+        "to, or use the delta in the role of one"
+    )
+
+
 def _unfinished(written: str, name: str) -> AlignmendError:
     return FileFormatError(f"{written} is an unfinished download ({name}): let the download finish first")
 
@@ -167,6 +174,7 @@ def _unnamed(written: str, name: str) -> AlignmendError:
 
 _EVIDENCE: tuple[tuple[re.Pattern[str], Callable[[str, str], AlignmendError]], ...] = (
     (re.compile(r"adapter_config\.json|adapter_model\.(safetensors|bin)"), _adapter),
+    (re.compile(r"delta\.safetensors"), _delta),
     (re.compile(r"[^/]+\.incomplete"), _unfinished),
     (re.compile(r"zero_to_fp32\.py|global_step[^/]*|(.*/)?(bf16_)?zero_pp_rank_.*"), _zero),
     (re.compile(r"(.*/)?([^/]+\.distcp|\.metadata)"), _distributed),

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from alignmend.activations.safe_align import SafeAlign
-from alignmend.algebra.nodes import AdapterDelta, AdapterSource, Source
-from alignmend.algebra.opening import open_adapter, open_checkpoint, open_scores
-from alignmend.algebra.values import Checkpoint, Scores
+from alignmend.algebra.nodes import AdapterDelta, Operand, StoredDelta
+from alignmend.algebra.opening import open_adapter, open_checkpoint, open_delta, open_scores
+from alignmend.algebra.values import Checkpoint, Delta, Scores
 from alignmend.algebra.walks import stored_source
 from alignmend.errors import FileFormatError, RecipeError
 from alignmend.io.adapter import open_adapter_folder
+from alignmend.io.delta import is_delta_folder, open_delta_folder
 from alignmend.io.folder import is_adapter_folder
 from alignmend.io.hub import find
 from alignmend.methods.registry import Argument, Method, get_method
@@ -27,6 +28,21 @@ _USUAL_BASES = ("aligned", "base")
 _OWN_BASES = {"safety": "target", "over_safety": "target"}
 """Roles whose adapters stand on a role of their own: patches, on the model that they patch."""
 _BASE_OF = "base of "
+_ADAPTER, _DELTA = "an adapter", "a stored delta"
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Something that is a model only together with its base."""
+
+    what: str
+    base: str | None
+    """Where it says that its base is, if it does."""
+    revision: str | None
+
+    @property
+    def is_adapter(self) -> bool:
+        return self.what == _ADAPTER
 
 
 @dataclass
@@ -38,7 +54,7 @@ class Operands:
     references: Mapping[str, ModelReference]
     """One per role; of a role with several models, `role[0]`, `role[1]`, ..."""
     opened: dict[str, Checkpoint] = field(default_factory=dict)
-    labels: dict[Source | AdapterSource, str] = field(default_factory=dict)
+    labels: dict[Operand, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     under_way: list[str] = field(default_factory=list)
     """Roles that are being opened, each because the one before stands on it."""
@@ -66,10 +82,11 @@ class Operands:
 
     def _open(self, role: str, reference: ModelReference) -> Checkpoint:
         location = self._locate(reference.path)
-        if _holds_adapter(location, reference.revision):
+        if (part := _part_at(location, reference.revision)) is not None:
             if reference.prefix:
-                raise RecipeError(f"{role} is an adapter, whose names follow its base: leave prefix out")
-            return self._adapted(role, reference, location)
+                raise RecipeError(f"{role} is {part.what}, whose names follow its base: leave prefix out")
+            base = self._base(role, reference, part)
+            return base + self._part(role, reference, location, base, part)
         if reference.base is not None:
             raise RecipeError(f"{role} is a full checkpoint, so base has no meaning: leave it out")
         model = open_checkpoint(location, revision=reference.revision, prefix=reference.prefix)
@@ -78,53 +95,58 @@ class Operands:
         self.labels.setdefault(model.root, role)
         return model
 
-    def _adapted(self, role: str, reference: ModelReference, location: str) -> Checkpoint:
-        base = self._base(role, reference, location)
-        delta = open_adapter(location, revision=reference.revision, base=base)
-        if isinstance(delta.node, AdapterDelta):
-            self.labels.setdefault(delta.node.adapter, role)
-        return base + delta
+    def _part(self, role: str, reference: ModelReference, location: str, base: Checkpoint, part: _Part) -> Delta:
+        if part.is_adapter:
+            delta = open_adapter(location, revision=reference.revision, base=base)
+        else:
+            delta = open_delta(location, revision=reference.revision, target=base)
+        match delta.node:
+            case AdapterDelta(adapter):
+                self.labels.setdefault(adapter, role)
+            case StoredDelta(stored):
+                self.labels.setdefault(stored, role)
+        return delta
 
-    def _base(self, role: str, reference: ModelReference, location: str) -> Checkpoint:
-        named = open_adapter_folder(location, revision=reference.revision)
+    def _base(self, role: str, reference: ModelReference, part: _Part) -> Checkpoint:
         if reference.base is not None:
             chosen = reference.base
         else:
             known = (_OWN_BASES[role],) if role in _OWN_BASES else _USUAL_BASES
             usual = [other for other in known if other in self.references and other != role]
-            chosen = usual[0] if usual else named.base or ""
+            chosen = usual[0] if usual else part.base or ""
         if not chosen:
-            raise RecipeError(f"{role} is an adapter that does not say on which model: give it a base")
+            raise RecipeError(f"{role} is {part.what} that does not say on which model: give it a base")
         if chosen in self.references:
-            self._note_base(role, named.base, self.references[chosen].path)
+            self._note_base(role, part, self.references[chosen].path)
             found = self.open(chosen)
         else:
-            found = self._outside_base(role, chosen, None if reference.base else named.base_revision)
+            found = self._outside_base(role, chosen, None if reference.base else part.revision, part.what)
         if found.change is not None:
+            other = _DELTA if isinstance(found.change, StoredDelta) else _ADAPTER
             raise RecipeError(
-                f"{role} is an adapter on {chosen}, which is an adapter itself: give {role} the base that it was "
-                f"trained on (models.{role}.base), or merge {chosen} first"
+                f"{role} is {part.what} on {chosen}, which is {other} itself: give {role} the base that it was "
+                f"made on (models.{role}.base), or merge {chosen} first"
             )
         return found
 
-    def _outside_base(self, role: str, chosen: str, revision: str | None) -> Checkpoint:
+    def _outside_base(self, role: str, chosen: str, revision: str | None, what: str) -> Checkpoint:
         """A base that is no role of the recipe."""
         location = self._locate(chosen)
         try:
-            if _holds_adapter(location, revision):
-                raise RecipeError("it is an adapter itself: merge it into its own base first")
+            if (part := _part_at(location, revision)) is not None:
+                raise RecipeError(f"it is {part.what} itself: merge it into its own base first")
             found = open_checkpoint(location, revision=revision)
         except (FileFormatError, RecipeError) as error:
             raise RecipeError(
-                f"{role} is an adapter on {chosen}; {error}. Another place is given by models.{role}.base"
+                f"{role} is {what} on {chosen}; {error}. Another place is given by models.{role}.base"
             ) from None
         self.labels.setdefault(found.root, f"{_BASE_OF}{role}")
         return found
 
-    def _note_base(self, role: str, said: str | None, used: str) -> None:
-        if said is not None and Path(said).name != Path(used).name:
-            said, used = Path(said).name, Path(used).name
-            self.notes.append(f"{role} is an adapter that says it was trained on {said}; it is applied to {used}")
+    def _note_base(self, role: str, part: _Part, used: str) -> None:
+        if part.base is not None and Path(part.base).name != Path(used).name:
+            said, used, made = Path(part.base).name, Path(used).name, "trained on" if part.is_adapter else "saved for"
+            self.notes.append(f"{role} is {part.what} that says it was {made} {said}; it is applied to {used}")
 
     def _locate(self, written: str) -> str:
         """A path that exists here or beside the recipe, else what was written (a hub id)."""
@@ -143,9 +165,17 @@ def beside(written: str, folder: Path) -> Path:
         raise RecipeError(f"{textwrap.shorten(written, 80)} cannot be looked up ({error})") from None
 
 
-def _holds_adapter(location: str, revision: str | None) -> bool:
+def _part_at(location: str, revision: str | None) -> _Part | None:
+    """What an adapter or a stored delta says of itself; None for anything else."""
     path = Path(location)
-    return is_adapter_folder(path if path.exists() else find(location, revision=revision).path)
+    path = path if path.exists() else find(location, revision=revision).path
+    if is_adapter_folder(path):
+        adapter = open_adapter_folder(location, revision=revision)
+        return _Part(_ADAPTER, adapter.base, adapter.base_revision)
+    if is_delta_folder(path):
+        target = open_delta_folder(location, revision=revision).target
+        return _Part(_DELTA, target.location, target.revision)
+    return None
 
 
 @dataclass(frozen=True)
@@ -155,7 +185,7 @@ class Built:
     checkpoint: Checkpoint
     method: Method
     recipe: Recipe
-    labels: Mapping[Source | AdapterSource, str]
+    labels: Mapping[Operand, str]
     notes: tuple[str, ...]
     models: Mapping[str, Checkpoint] = field(default_factory=dict)
     """By role; of a role with several models, `role[0]`, `role[1]`, ..."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from alignmend.algebra.values import Checkpoint
-from alignmend.algebra.walks import adapters_of
+from alignmend.algebra.walks import adapters_of, stored_deltas_of
 from alignmend.errors import FileFormatError
 from alignmend.io.folder import open_checkpoint_folder
 from alignmend.io.manifest import Manifest, read_manifest
@@ -31,8 +31,11 @@ def exchanged_scores(places: Mapping[str, Path], models: Mapping[str, Checkpoint
 
 
 def _home(model: Checkpoint) -> Path:
-    adapters = () if model.change is None else adapters_of(model.change)
-    return (adapters[0].adapter.adapter.path if len(adapters) == 1 else model.root.folder.path).resolve()
+    parts: list[Path] = []
+    if model.change is not None:
+        parts += [adapter.adapter.adapter.path for adapter in adapters_of(model.change)]
+        parts += [delta.stored.folder.path for delta in stored_deltas_of(model.change)]
+    return (parts[0] if len(parts) == 1 else model.root.folder.path).resolve()
 
 
 def _in_header(file: Path) -> Manifest:

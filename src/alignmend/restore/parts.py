@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from alignmend.errors import FileFormatError, OutputError, RecipeError
+from alignmend.io.delta import is_delta_folder
 from alignmend.io.identity import sha256_of
 from alignmend.io.manifest import read_manifest
 from alignmend.methods.registry import get_method
@@ -77,14 +78,16 @@ def check_makeable(recipe: Recipe, folder: Path, roles: Sequence[str]) -> None:
     for role in roles:
         part = PARTS[role]
         if isinstance(part, Trained) and models[part.of].change is not None:
-            raise RecipeError(f"models.{role} is trained from {part.of}, which is an adapter: merge it first")
+            raise RecipeError(f"models.{role} is trained from {part.of}, an adapter or a delta: merge it first")
 
 
 def stand_in(recipe: Recipe) -> Recipe:
     """The recipe with each role that it lacks filled by the model that the part will be made from."""
     filled = dict(recipe.models)
     for role in lacking(recipe):
-        filled[role] = filled[PARTS[role].of]
+        part = PARTS[role]
+        # A patch may be an adapter or a stored delta, where scores are of whole tensors: as what was patched has them.
+        filled[role] = filled[PARTS[part.of].of if isinstance(part, Scored) else part.of]
     return recipe.model_copy(update={"models": filled})
 
 
@@ -143,9 +146,10 @@ def _score(job: _Job, part: Scored) -> ModelReference:
     from alignmend.training.scoring import write_scores
 
     settings, patched = _scoring(job.recipe), PARTS[part.of]
-    base = _place(job, patched.of) if settings.weights != "patched" else None
+    model = _place(job, part.of)
+    base = _place(job, patched.of) if settings.weights != "patched" or is_delta_folder(model) else None
     if not (job.resume and _is_scored(job, settings)):
-        model, told = _place(job, part.of), job.told("score")
+        told = job.told("score")
         write_scores(model, job.pairs, job.out, settings, base=base, overwrite=True, progress=told)
     return ModelReference(path=str(job.out.resolve()))
 

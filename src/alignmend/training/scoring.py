@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignmend.algebra.opening import open_adapter, open_checkpoint
+from alignmend.algebra.opening import open_adapter, open_checkpoint, open_delta
 from alignmend.errors import MismatchError, OutputError, ParameterError, missing_extra
 
 try:
@@ -24,6 +24,7 @@ except ImportError as error:
 from alignmend.execution.save import save
 from alignmend.io.adapter import open_adapter_folder
 from alignmend.io.atomic import no_empty_folders
+from alignmend.io.delta import is_delta_folder, open_delta_folder
 from alignmend.io.folder import CheckpointFolder, is_adapter_folder, open_checkpoint_folder
 from alignmend.io.identity import identity
 from alignmend.io.manifest import Input, Manifest, Versions
@@ -39,7 +40,7 @@ from alignmend.training.scored import Target, groups_of, targets_of, unscored_ma
 
 Progress = Callable[[str, int, int], None]
 _LIBRARIES = ("torch", "transformers", "safetensors")
-_MERGED = "A model with its adapter merged, for as long as it is scored. Delete it when no run is using it."
+_MERGED = "A model with its adapter or delta merged, for as long as it is scored. Delete it when no run is using it."
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class _Inputs:
-    """What the user named: a checkpoint, perhaps an adapter on it, perhaps the model that was patched."""
+    """What the user named: a checkpoint, perhaps an adapter or a stored delta on it, perhaps what was patched."""
 
     model: CheckpointFolder
     adapter: str | None
@@ -65,7 +66,8 @@ class _Inputs:
     def described(self) -> dict[str, Input]:
         found = {"model": identity(self.model)}
         if self.adapter is not None:
-            found["adapter"] = identity(open_adapter_folder(self.adapter))
+            is_delta = is_delta_folder(Path(self.adapter))
+            found["adapter"] = identity((open_delta_folder if is_delta else open_adapter_folder)(self.adapter))
         if self.base is not None:
             found["base"] = identity(self.base)
         return {role: Input.model_validate(value) for role, value in found.items()}
@@ -84,10 +86,11 @@ def write_scores(
 ) -> Scored:
     """Score the weights of `model` for the answers of the pairs file `data`, and write them to `out`.
 
-    `model` is a folder or hub id, or an adapter folder, whose own base is then what it is merged into; `adapter` is one
-    that is merged into `model`, in float32, before anything is scored. `base` is the model before patching, which
-    `weights` `base` (scored in place of `model`) and `patch` need; of an adapter it is known. `out` that ends in
-    `.safetensors` is one file with the manifest in its header, anything else a folder. `am.open_scores` reads both.
+    `model` is a folder or hub id, or the folder of an adapter or a stored delta, whose own base is then what it is
+    merged into; `adapter` is one that is merged into `model`, in float32, before anything is scored. `base` is the
+    model before patching, which `weights` `base` (scored in place of `model`) and `patch` need; of an adapter it is
+    known. `out` that ends in `.safetensors` is one file with the manifest in its header, anything else a folder.
+    `am.open_scores` reads both.
     The same arguments give the same bytes with one thread on one platform. Raises `FileFormatError`, `MismatchError`,
     `ParameterError`, `OutputError`, and `NonFiniteError` where a score is no number.
     """
@@ -119,10 +122,12 @@ def _written(
 
 
 def _inputs(model: str | Path, adapter: str | Path | None, base: str | Path | None, settings: ScoreSettings) -> _Inputs:
-    if is_adapter_folder(Path(model)):
+    if (is_delta := is_delta_folder(Path(model))) or is_adapter_folder(Path(model)):
         if adapter is not None:
-            raise ParameterError(f"{model} is an adapter already: give the model that both are for, and one adapter")
-        adapter, named = model, open_adapter_folder(model).base
+            already = "a stored delta" if is_delta else "an adapter already"
+            raise ParameterError(f"{model} is {already}: give the model that both are for, and one adapter")
+        named = open_delta_folder(model).target.location if is_delta else open_adapter_folder(model).base
+        adapter = model
         model = base if base is not None else (named or "")
         if not model:
             raise ParameterError(f"{adapter} does not name its base model: give it as base")
@@ -156,7 +161,9 @@ def _scored_folder(inputs: _Inputs, settings: ScoreSettings, place: Path) -> Ite
         import shutil
 
         point = open_checkpoint(inputs.model.path)
-        merged = point + open_adapter(inputs.adapter, base=point)
+        is_delta = is_delta_folder(Path(inputs.adapter))
+        part = open_delta(inputs.adapter, target=point) if is_delta else open_adapter(inputs.adapter, base=point)
+        merged = point + part
         place.mkdir()
         mark_private(place, _MERGED)
         save(merged, place / "model", dtype="float32", hash=False)
