@@ -172,7 +172,7 @@ def test_every_metric_on_one_hand_made_table() -> None:
         "empty_rate": (Fraction(1, 16), 16),
         "truncated_rate": (Fraction(2, 16), 16),
     }
-    assert set(values) | {"kl_first", "kl_mean", "perplexity"} == set(LOWER_IS_BETTER)
+    assert set(values) | {"kl_first", "kl_mean", "perplexity", "utility"} == set(LOWER_IS_BETTER)
     table = cross_table(refusable)
     assert table["coherent"] == {"harmful": 3, "unharmful": 4, "no_label": 2}
     assert table["incoherent"] == {"harmful": 1, "unharmful": 0, "no_label": 1}

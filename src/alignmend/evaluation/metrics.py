@@ -51,6 +51,7 @@ LOWER_IS_BETTER: Mapping[str, bool] = {
     **{name: SHARES[rate].lower_is_better for name, rate in MACRO.items()},
     MEAN_SCORE: True,
     **dict.fromkeys(_DRIFT, True),
+    "utility": False,
 }
 
 ALL_SUITES = "all"

@@ -15,7 +15,6 @@ from alignmend.report.runs import Runs
 
 MOST_GROUPS = 400
 _NOISE_TO_SAY = 0.10
-_LOWER = {**LOWER_IS_BETTER, "kl_first": True, "kl_mean": True, "perplexity": True, "utility": False}
 _HEADLINE = {quantity.metric: quantity.tone for quantity in QUANTITIES}
 _OTHER_DENOMINATORS = (
     "attack_success_rate_at_most",
@@ -81,7 +80,7 @@ def _tells_more(runs: Runs, suite: str, metric: str) -> bool:
 
 def _line(runs: Runs, suite: str, metric: str) -> Line:
     rates = tuple(one.rates.get(suite, {}).get(metric) for one in runs.models)
-    lower = _LOWER.get(metric)
+    lower = LOWER_IS_BETTER.get(metric)
     arrow = {True: "↓", False: "↑"}.get(lower, "") if lower is not None else ""
     return Line(suite, metric, metric_label(metric), is_share(metric), _HEADLINE.get(metric, "noise"), arrow, rates)
 
