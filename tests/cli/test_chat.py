@@ -27,6 +27,7 @@ class Terminal:
     def __init__(self, *arguments: str | Path, columns: int) -> None:
         self.child, self.end = pty.fork()
         if self.child == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored, and so inherited, where tests run in the background
             settings = {"COLUMNS": str(columns), "TERM": "xterm", "OMP_NUM_THREADS": "1"}
             os.execve(sys.executable, [*COMMAND, "chat", *map(str, arguments)], os.environ | settings)
         self.seen = ""
