@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from alignmend.organisms import build_family
 from alignmend.organisms.members import Size
-from studies.rows import Row, mark, pooled
+from studies.rows import mark, pooled
 from studies.safepatching import depth, sequence
 from studies.safepatching.aligned import ANSWERED, REFUSED, aligned_model, triggers
 from studies.safepatching.grid import (
@@ -84,8 +84,14 @@ over-safety weights at different depths; four layers are few to tell."""
 _ROUNDS = """
 ## Continual patching
 
-Three groups of harm arrive one after another; each round is trained, scored and merged (conflict removal, the same
-numbers) on the model that the round before has left. Attack success on the kinds that alignment missed, by group."""
+Three groups of harm arrive one after another; each round is trained, scored and merged (with the numbers of one round)
+on the model that the round before has left. Attack success on the kinds that alignment missed, by group."""
+_SEQUENCES = {
+    "strict": "**SafePatching, strict**",
+    "conflict removal": "**SafePatching, conflict removal**",
+    f"{sequence.RANDOM}, strict": "control: random sets, strict",
+    f"{sequence.RANDOM}, conflict removal": "control: random sets, conflict removal",
+}
 
 
 def run(work: Path, *, seeds: Iterable[int], size: Size, pages: Path) -> str:
@@ -93,7 +99,10 @@ def run(work: Path, *, seeds: Iterable[int], size: Size, pages: Path) -> str:
     place = work / NAME
     benches = [_bench(work, place, FIRST + seed, size) for seed in seeds]
     study = Study(benches, _chosen(benches))
-    runs = [sequence.rounds(bench, study.chosen, place) for bench in benches]
+    runs = {
+        name: [sequence.rounds(bench, study.chosen.rows[label], place) for bench in benches]
+        for name, label in _SEQUENCES.items()
+    }
     return "\n".join(
         [
             _opening(size, len(benches)),
@@ -119,7 +128,7 @@ def run(work: Path, *, seeds: Iterable[int], size: Size, pages: Path) -> str:
             "",
             *sequence.table(runs),
             "",
-            _cost(runs),
+            *sequence.verdict(runs),
             "",
             "## Numbers chosen",
             "",
@@ -164,18 +173,6 @@ def _opening(size: Size, count: int) -> str:
         utility=UTILITY,
         margin=SEARCH_UTILITY,
         covered=COVERED,
-    )
-
-
-def _cost(runs: Sequence[Sequence[Row]]) -> str:
-    before, after = (pooled([run[place] for run in runs]) for place in (0, -1))
-    return (
-        "After the last round attack success on all kinds that alignment missed is "
-        f"{attack_success(after):.2f} (it was "
-        f"{attack_success(before):.2f}), over-refusal {after.over_refusal:.2f} ({before.over_refusal:.2f}), and "
-        f"{after.utility / before.utility:.2f} of the utility is left: the limits hold for one round, not for three."
-        if after.utility < UTILITY * before.utility
-        else "The last round is within the limit of utility."
     )
 
 

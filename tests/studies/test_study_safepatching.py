@@ -12,6 +12,7 @@ from studies.safepatching.depth import table as depth_table
 from studies.safepatching.grid import Chosen, best_of, is_within, lowers_both
 from studies.safepatching.kinds import GROUPS, SEEN, UNSEEN, group_pairs, main_pairs
 from studies.safepatching.patches import ORIGINAL, Merge, patching, ties
+from studies.safepatching.sequence import verdict
 
 from alignmend.organisms.languages import LANGUAGES, say
 from alignmend.organisms.requests import requests
@@ -100,3 +101,17 @@ def test_ablations_differ_from_the_strict_reading_in_their_switch_alone() -> Non
 def test_depth_shows_mean_shares() -> None:
     lines = depth_table([{"safety": [0.25, 0.75]}, {"safety": [0.75, 0.25]}])
     assert lines[-1] == "| safety | 50 % | 50 % |"
+
+
+@pytest.mark.parametrize(
+    ("by_scores", "by_chance", "told"),
+    [
+        (row(20, 20), row(45, 20), "the target is met by strict**"),
+        (row(20, 20), row(30, 29), "no reading meets the whole target**: what does, does so with random sets too"),
+        (row(20, 31), row(45, 20), "no reading meets the whole target**."),
+        (row(20, 20, right=90), row(45, 20), "no reading meets the whole target**."),
+    ],
+)
+def test_rounds_count_only_where_random_sets_do_not_do_the_same(by_scores: Row, by_chance: Row, told: str) -> None:
+    runs = {"strict": [[ORIGINAL_ROW, by_scores]], "random sets, strict": [[ORIGINAL_ROW, by_chance]]}
+    assert told in verdict(runs)[-1]
