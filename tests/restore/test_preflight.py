@@ -500,6 +500,12 @@ def test_memory_by_hand(asked: Request) -> None:
     assert training.least == 16 * 16 * 10**6 + 4 * billion + billion
 
 
+def test_memory_that_a_search_holds_besides_is_told(asked: Request) -> None:
+    (found,) = [one for one in preflight(asked).findings if one.check == "memory to switch"]
+    assert found.verdict == "ok"
+    assert "up to" in found.found and "more" in found.found
+
+
 def test_too_little_memory_is_known_before(asked: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     def small() -> int:
         return 10**9
@@ -508,6 +514,7 @@ def test_too_little_memory_is_known_before(asked: Request, monkeypatch: pytest.M
     found = preflight(replace(asked, prompts=replace(asked.prompts, device="cpu")))
     checks = [one.check for one in found.problems]
     assert "memory to search and prove" in checks
+    assert "memory to switch" not in [one.check for one in found.findings]
     assert all(one.remedy for one in found.problems)
 
 

@@ -22,7 +22,7 @@ from alignmend.algebra.walks import rankings_of
 from alignmend.errors import MismatchError
 from alignmend.execution.blocks import Evaluator, torch_dtype
 from alignmend.execution.files import Files
-from alignmend.execution.held import Held
+from alignmend.execution.held import Held, Writing
 from alignmend.execution.parallel import in_order
 from alignmend.execution.pieces import Piece, Sink, compute, cut
 from alignmend.execution.plan import output_dtype
@@ -142,10 +142,7 @@ class InPlace:
     def _fill(self, plans: list[TensorPlan]) -> None:
         wanted = [(plan.entry, plan.change) for plan in plans]
         if self._memory.holds(wanted) and self._memory.fetch(wanted):
-            with torch.no_grad():
-                for plan in plans:
-                    dtype = output_dtype(plan, self._dtype)
-                    self._memory.write(plan.entry, plan.change, dtype, self._slots[plan.name].view(-1))
+            self._memory.write(self._writing(plan) for plan in plans)
             self._held.update((plan.name, plan) for plan in plans)
             return
         with torch.no_grad(), Files() as files:
@@ -153,6 +150,11 @@ class InPlace:
             for _ in in_order(jobs, lambda: Evaluator(files), self._work, self._threads):
                 pass
         self._held.update((plan.name, plan) for plan in plans)
+
+    def _writing(self, plan: TensorPlan) -> Writing:
+        dtype = output_dtype(plan, self._dtype)
+        rounded = torch_dtype(dtype) if dtype in ARITHMETIC_DTYPES else None
+        return Writing(plan.entry, plan.change, rounded, self._slots[plan.name].view(-1))
 
     def _pieces(self, plan: TensorPlan) -> Iterator[Piece]:
         dtype = output_dtype(plan, self._dtype)

@@ -17,6 +17,7 @@ TRAINING_BYTES = 4 * FLOAT
 """Of each trained weight: itself, its gradient, the two moments of AdamW, all float32."""
 LIBRARIES = 1_000_000_000
 """The interpreter with torch and transformers, generously."""
+_ANSWERING = "memory to search and prove"
 _CHARACTERS = 3
 """Characters in a token at the least, over long texts."""
 _LOGITS = 3 * FLOAT
@@ -53,8 +54,17 @@ def look_at_memory(
 ) -> Iterator[Finding]:
     """Whether each step fits; `longest` is the longest pair in characters."""
     memory = memory_here(request.prompts.device)
-    for need in needs_of(request, size, config, parts, longest, has_accelerator=memory.has_accelerator):
+    needs = [*needs_of(request, size, config, parts, longest, has_accelerator=memory.has_accelerator)]
+    for need in needs:
         yield _fits(need, memory.accelerator if need.on_accelerator else memory.host)
+    answering = sum(need.usual for need in needs if need.name == _ANSWERING and not need.on_accelerator)
+    if memory.host is not None and (held := room_to_hold(memory.host - answering)) > 0:
+        yield ok("memory to switch", f"up to {human_bytes(held)} more, held so that another coefficient is fast")
+
+
+def room_to_hold(free: int) -> int:
+    """Bytes of directions and of the fine-tune that a search holds, beside its model: the other half is for answers."""
+    return free // 2
 
 
 def needs_of(
@@ -88,7 +98,7 @@ def _answering(request: Request, size: Size, on_device: bool) -> Need:
     asked = _DTYPES.get(request.prompts.dtype)
     weights = size.parameters * asked if asked else (size.stored if on_device else FLOAT * size.parameters)
     extra = 0 if on_device else LIBRARIES
-    return Need("memory to search and prove", weights + extra, weights + weights // 5 + extra, on_device)
+    return Need(_ANSWERING, weights + extra, weights + weights // 5 + extra, on_device)
 
 
 def _training(request: Request, size: Size, config: Mapping[str, object], longest: int, on_device: bool) -> Need:

@@ -23,7 +23,7 @@ from alignmend.restore.measuring import Anchor, Baseline, Measuring, Pair, sound
 from alignmend.restore.opening import Opened, load, open_all
 from alignmend.restore.places import RESULTS, Places, check_free, check_same, clear, held, publish, remove_private
 from alignmend.restore.preflight import preflight
-from alignmend.restore.preflight_memory import available_memory
+from alignmend.restore.preflight_memory import available_memory, room_to_hold
 from alignmend.restore.proof import FINETUNED, RESTORED, Asked, Proof, Side, groups_of_sides, metrics_of_sides, prove
 from alignmend.restore.request import Request
 from alignmend.restore.search import Search
@@ -134,8 +134,7 @@ class _Restore:
     def _measuring(self) -> Measuring:
         prompts = self.request.prompts
         loaded = load(self.opened, self.request.finetuned, device=prompts.device, dtype=prompts.dtype)
-        memory = (available_memory() or 0) // 2  # the other half is for answers
-        place = InPlace(loaded[0], self.opened.finetuned, memory=memory)
+        place = InPlace(loaded[0], self.opened.finetuned, memory=room_to_hold(available_memory() or 0))
         return Measuring(place, loaded, self.split, self.judge, prompts)
 
     def run(self) -> Ended:
