@@ -50,6 +50,14 @@ def test_front_matter() -> None:
     }
 
 
+@pytest.mark.parametrize("role", ["safety_scores", "harmful_pairs", "contrast_pairs", "steering_vector"])
+def test_what_is_no_model_is_no_ancestor_but_an_input(role: str) -> None:
+    inputs = {**manifest().inputs, role: Input(location="data/mine.file")}
+    card = model_card(manifest(inputs=inputs), name="task-safe")
+    assert front_matter(card)["base_model"] == ["org/chat", "task"]
+    assert f"| {role} | mine.file |" in card
+
+
 def test_the_card_says_what_was_done_and_where_nothing_of_the_machine() -> None:
     card = model_card(manifest(), name="task-safe")
     for text in (

@@ -30,7 +30,7 @@ from alignmend.recipes.schema import Training
 from alignmend.restore.parent import find_parent, look_for_parent
 from alignmend.restore.preflight import Finding, Preflight, preflight, task_overlap
 from alignmend.restore.preflight_findings import split_advice
-from alignmend.restore.preflight_memory import available_memory, needs_of
+from alignmend.restore.preflight_memory import Need, available_memory, fits, needs_of
 from alignmend.restore.preflight_space import Size, Step, at_most, parts_to_make, size_of, steps_of
 from alignmend.restore.request import Prompts, Request
 
@@ -516,6 +516,13 @@ def test_too_little_memory_is_known_before(asked: Request, monkeypatch: pytest.M
     assert "memory to search and prove" in checks
     assert "memory to switch" not in [one.check for one in found.findings]
     assert all(one.remedy for one in found.problems)
+
+
+@pytest.mark.parametrize(("rank", "advised"), [(None, True), (4, False)])
+def test_adapters_are_advised_where_they_were_not_asked_for(rank: int | None, advised: bool, asked: Request) -> None:
+    need = Need("memory to train", 10**9, 10**9, on_accelerator=False, is_training=True)
+    found = fits(need, 1, replace(asked, training=Training(lora_rank=rank)))
+    assert ("--lora-rank" in found.remedy) is advised
 
 
 def test_memory_is_what_the_system_or_its_container_has(tmp_path: Path) -> None:

@@ -79,12 +79,19 @@ bytes."""
 def _front_matter(manifest: Manifest, licence: Mapping[str, str]) -> dict[str, object]:
     tags = ["alignmend", "safety", "model-merging", *(method.name for method in manifest.methods)]
     return {
-        "base_model": list(dict.fromkeys(_short(one) for _, one in sorted(manifest.inputs.items()))),
+        "base_model": list(
+            dict.fromkeys(_short(one) for role, one in sorted(manifest.inputs.items()) if _is_model(role))
+        ),
         "base_model_relation": "merge",
         "library_name": "transformers",
         "tags": list(dict.fromkeys(tags)),
         **{key: licence[key] for key in _LICENCE_KEYS if key in licence},
     }
+
+
+def _is_model(role: str) -> bool:
+    """Scores, pairs and vectors are inputs too, but nothing that a hub could show as an ancestor."""
+    return not role.endswith(("scores", "pairs", "vector"))
 
 
 def _short(one: Input) -> str:
@@ -118,7 +125,7 @@ def _inputs(manifest: Manifest) -> str:
         f"| {sum(file.bytes for file in one.files):,} |"
         for role, one in sorted(manifest.inputs.items())
     ]
-    return "\n".join(["## Inputs", "", "| role | model | revision | bytes |", "| --- | --- | --- | ---: |", *rows])
+    return "\n".join(["## Inputs", "", "| role | what | revision | bytes |", "| --- | --- | --- | ---: |", *rows])
 
 
 def _recipe(manifest: Manifest) -> list[str]:

@@ -56,7 +56,7 @@ def look_at_memory(
     memory = memory_here(request.prompts.device)
     needs = [*needs_of(request, size, config, parts, longest, has_accelerator=memory.has_accelerator)]
     for need in needs:
-        yield _fits(need, memory.accelerator if need.on_accelerator else memory.host)
+        yield fits(need, memory.accelerator if need.on_accelerator else memory.host, request)
     answering = sum(need.usual for need in needs if need.name == _ANSWERING and not need.on_accelerator)
     if memory.host is not None and (held := room_to_hold(memory.host - answering)) > 0:
         yield ok("memory to switch", f"up to {human_bytes(held)} more, held so that another coefficient is fast")
@@ -129,22 +129,24 @@ def _count(value: object) -> int:
     return value if isinstance(value, int) and value > 0 else 0
 
 
-def _fits(need: Need, free: int | None) -> Finding:
+def fits(need: Need, free: int | None, request: Request) -> Finding:
+    """Whether a step fits into the bytes that are `free`, and what to do where it does not."""
     where = "on the accelerator" if need.on_accelerator else "in memory"
     told = f"about {human_bytes(need.usual)} {where}"
     if free is None:
         return note(need.name, f"{told}; this system does not say what is free", "make sure that there is as much")
     told = f"{told}, {human_bytes(free)} free"
     if need.least > free:
-        return problem(need.name, f"{told}; {human_bytes(need.least)} at the least", _remedy(need))
+        return problem(need.name, f"{told}; {human_bytes(need.least)} at the least", _remedy(need, request))
     if need.usual > free:
         return note(need.name, told, "shorten the pairs (--max-length)" if need.is_training else "--batch-size 1")
     return ok(need.name, told)
 
 
-def _remedy(need: Need) -> str:
+def _remedy(need: Need, request: Request) -> str:
     if need.is_training:
-        return "train adapters (--lora-rank 16), shorten the pairs (--max-length), or take a larger machine"
+        smaller = "train adapters (--lora-rank 16), " if request.training.lora_rank is None else ""
+        return f"{smaller}shorten the pairs (--max-length), or take a larger machine"
     if need.name == "memory to score":
         return "leave SafePatching out (--method resta,harm_direction_removal), or take a larger machine"
     other = "load it in --dtype bfloat16, " if not need.on_accelerator else "use --device cpu, "
