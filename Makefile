@@ -30,6 +30,8 @@ bench: venv
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.generation
 	$(BIN)/python -m benchmarks.steering
+	$(BIN)/python -m benchmarks.patching
+	$(BIN)/python -m benchmarks.switching
 	$(BIN)/python -m benchmarks.restore --parameters 100M --trials 4 --methods resta
 
 studies: venv
