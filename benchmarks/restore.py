@@ -259,7 +259,7 @@ def _there(*names: str) -> Callable[[str, Path], bool]:
 EVENTS: Mapping[str, Callable[[str, Path], bool]] = {
     "start, preflight": lambda log, out: True,
     "train what is missing, load, measure fine-tune and parent": _said("to try: "),
-    "search": _said("the model is loaded once"),
+    "search": _there("journal.log"),
     "prove: the fine-tune's answers": _said("chosen: "),
     "write the checkpoint": _there("restored", ".restored*"),
     "load it again, prove: its answers, report": _there("records/restored"),

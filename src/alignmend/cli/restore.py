@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignmend.cli.options import Subparsers, command
 from alignmend.cli.restore_options import add_restore_options, request_of
+from alignmend.errors import ParameterError
 
 if TYPE_CHECKING:
     from alignmend.restore.workflow import Ended
@@ -34,6 +35,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from alignmend.cli.restore_steps import ScreenSteps
     from alignmend.restore.workflow import join, restore
 
+    if arguments.join and arguments.dry_run:
+        raise ParameterError("--join helps a search that runs, --dry-run only looks: leave one of them out")
     request = request_of(arguments)
     steps = ScreenSteps(ask=not (arguments.yes or arguments.json), quiet=arguments.json)
     with steps:
@@ -42,7 +45,7 @@ def _run(arguments: argparse.Namespace) -> int:
         else:
             ended = restore(request, steps, dry_run=arguments.dry_run)
     if arguments.join:
-        print(json.dumps({"tried": count}) if arguments.json else f"{count} candidates are tried, by all together")
+        print(json.dumps({"tried": count}) if arguments.json else _joined(count))
         return 0
     if arguments.json:
         print(json.dumps(_machine(ended), sort_keys=True))
@@ -53,6 +56,12 @@ def _run(arguments: argparse.Namespace) -> int:
 
         return main(["chat", str(ended.out), "--against", request.finetuned])
     return 1 if ended.how in _FAILED else 0
+
+
+def _joined(count: int | None) -> str:
+    if count is None:
+        return "the restore that this one helped has ended"
+    return f"{count} candidates are tried, by all together"
 
 
 def _machine(ended: Ended) -> dict[str, Any]:
@@ -66,6 +75,11 @@ def _tell(ended: Ended, finetuned: str, steps: Any, dry_run: bool) -> None:
         print("nothing was done (--dry-run)")
     elif ended.how == "already safe":
         print(f"{finetuned} is as safe as its aligned parent on these prompts: nothing to restore, nothing written")
+    elif ended.how == "nothing qualifies" and ended.searched is not None and ended.searched.too_weak:
+        print(
+            "refusals hardly come back with any candidate: the unaligned model is too weak, so its vector holds little. "
+            "Train it longer (--max-steps, --learning-rate) with --overwrite, or give a stronger --unaligned"
+        )
     elif ended.how == "nothing qualifies":
         print(
             "no candidate keeps the limits and refuses more than the fine-tune: nothing was written. Loosen a limit "
@@ -76,8 +90,8 @@ def _tell(ended: Ended, finetuned: str, steps: Any, dry_run: bool) -> None:
         print(f"nothing was chosen: the search is kept, and --resume goes on with it ({out.name}-search)")
     elif ended.how == "not proven":
         print(
-            f"on the report prompts attack success did not fall: the checkpoint stays in {out} for inspection and was "
-            "not published"
+            f"on the report prompts attack success and noise together did not fall: the checkpoint stays in {out} for "
+            "inspection and was not published"
         )
         steps.proven(ended)
     else:

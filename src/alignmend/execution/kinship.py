@@ -55,6 +55,15 @@ def kinship(model: Tensors, parent: Tensors) -> Kinship | None:
     return Kinship(float(apart_norm / (whole or 1.0)), float(sums[2] / (own * whole or 1.0)), sampled)
 
 
+def nonfinite(model: Tensors) -> str | None:
+    """The first of the sampled matrices with NaN or infinity in its sample."""
+    import numpy as np
+
+    names = [name for name in model if _comparable(model[name], model[name])]
+    with Files() as files:
+        return next((name for name in spread(names) if not np.isfinite(_middle(files, model[name])).all()), None)
+
+
 def spread(names: Sequence[str], most: int = TENSORS) -> list[str]:
     """At most `most` of `names`, evenly over layers for each projection: a plain stride could miss some of them."""
     ordered = sorted(names, key=lambda name: (_DIGITS.sub("", name), natural_key(name)))

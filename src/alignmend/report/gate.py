@@ -114,11 +114,10 @@ def asked_rates(measured: Measured, suites: Collection[str]) -> Mapping[str, Map
 
 
 def _rates(measured: Measured) -> dict[str, Mapping[str, Any]]:
-    """Suite -> metric -> rate: from the records where they are at hand."""
-    if not measured.answers:
-        return {name: found for name, found in measured.rates.items() if name != ALL_SUITES}
+    """Suite -> metric -> rate: from the records where they are at hand, else as the results tell."""
+    told = {name: found for name, found in measured.rates.items() if name != ALL_SUITES}
     rows = by_suite(answered.judgement for answered in measured.answers.values())
-    return {suite: {name: rate.as_dict() for name, rate in rates_of(of).items()} for suite, of in rows.items()}
+    return told | {suite: {name: rate.as_dict() for name, rate in rates_of(of).items()} for suite, of in rows.items()}
 
 
 def _implied(runs: Runs, limits: Sequence[Limit], found: Sequence[Check]) -> Iterator[Check]:

@@ -11,6 +11,7 @@ from alignmend.restore.front import Measured, front
 from alignmend.restore.measuring import Baseline
 from alignmend.restore.request import Request
 from alignmend.restore.scoring import Worth
+from alignmend.restore.search import LEAST_PROGRESS
 from alignmend.restore.suites import Kind, Split
 from alignmend.restore.trials import Tried
 
@@ -39,6 +40,12 @@ class Searched:
     def late(self) -> bool:
         """Whether time ended the search."""
         return self.request.budget is not None and self.unfinished
+
+    @property
+    def too_weak(self) -> bool:
+        """Whether every candidate stopped for want of refusals: then no limit is to blame."""
+        stopped = [one.stage == "likelihood" and one.progress < LEAST_PROGRESS for one in self.tried]
+        return bool(stopped) and all(stopped)
 
     @property
     def measured(self) -> list[Measured]:

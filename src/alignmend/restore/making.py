@@ -39,6 +39,11 @@ def make_missing(operands: Operands, choice: Choice, request: Request, place: Pa
     return replace(operands, parts=parts)
 
 
+def must_train(operands: Operands, choice: Choice, request: Request) -> bool:
+    """Whether `choice` needs parts that were not given."""
+    return bool(_wanted(operands, choice, request))
+
+
 def _wanted(operands: Operands, choice: Choice, request: Request) -> list[Recipe]:
     """A recipe for each set of parts: it lacks them, and making what a recipe lacks is known."""
     if request.harmful_data is None:

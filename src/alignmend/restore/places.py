@@ -142,9 +142,26 @@ def publish(places: Places, *, overwrite: bool) -> None:
     sync(out.parent)
 
 
+def is_held(places: Places) -> bool:
+    """Whether a restore of the same output is under way; false where it cannot be told for want of its lock file."""
+    try:
+        with (places.work / _LOCK).open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def has_private(places: Places) -> bool:
+    """Whether trained parts that a restore made are there."""
+    return (places.private / MARKER_NAME).is_file()
+
+
 def remove_private(places: Places) -> None:
     """Remove trained parts, where a restore made them."""
-    if (places.private / MARKER_NAME).is_file():
+    if has_private(places):
         shutil.rmtree(places.private, ignore_errors=True)
 
 

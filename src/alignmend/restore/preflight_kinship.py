@@ -10,7 +10,7 @@ from alignmend.algebra.names import layer_of
 from alignmend.algebra.operations import select
 from alignmend.algebra.values import Checkpoint
 from alignmend.execution.files import Files
-from alignmend.execution.kinship import Kinship, kinship
+from alignmend.execution.kinship import Kinship, kinship, nonfinite
 from alignmend.io.tensors import TensorEntry
 from alignmend.recipes.relations import DISTANT, STRANGERS, describe_vectors, readings, relations
 from alignmend.restore.preflight_findings import Finding, note, ok, problem
@@ -59,6 +59,10 @@ def look_at_weights(models: Mapping[str, Checkpoint], *, allow_unrelated: bool) 
     """Whether the models stem from each other, from a few blocks of each; nothing where they do not open together."""
     if not models:
         return
+    for role, model in models.items():
+        if (broken := nonfinite(model.root.folder.tensors)) is not None:
+            told = f"{broken} of the {role} model holds NaN or infinity, in {model.root.folder.location}"
+            yield problem("finite", told, "give a file that is whole: restore that checkpoint, or train it again")
     tuned, aligned = models["finetuned"], models["aligned"]
     yield _descent("is it the parent", "the fine-tune", tuned, aligned, allow_unrelated)
     if "unaligned" in models:

@@ -38,7 +38,8 @@ def _free(places: Places, request: Request) -> Iterator[Finding]:
 
 def _inputs(request: Request, folders: Mapping[str, Path]) -> Mapping[str, Path]:
     files = {"harmful data": request.harmful_data, "contrast pairs": request.pairs, "task data": request.task_data}
-    suites = {f"suite {one}": Path(one) for one in request.prompts.suites if Path(one).is_file()}
+    named = (*request.prompts.suites, *request.prompts.report_suites)
+    suites = {f"suite {one}": Path(one) for one in named if Path(one).is_file()}
     given = {what: path.resolve() for what, path in (files | suites).items() if path is not None}
     return given | {role: path.resolve() for role, path in folders.items()}
 

@@ -20,12 +20,19 @@ ONE_PARENT = "give as --aligned the very model that the fine-tune was made from"
 def look_at_structure(tuned: CheckpointFolder, parent: CheckpointFolder) -> Iterator[Finding]:
     """What the configs and the headers of two whole checkpoints say, before any weight is read."""
     ours, theirs = _text_config(tuned), _text_config(parent)
+    nameless = [folder for folder in (tuned, parent) if "model_type" not in folder.config]
+    if nameless:
+        told = f"{nameless[0].location} has no config.json that names its model_type, so it cannot be loaded"
+        yield problem(
+            "architecture", told, "copy the config.json of the model that it was trained from beside its weights"
+        )
+        return
     apart = [key for key in _SHAPE_KEYS if key in ours and key in theirs and ours[key] != theirs[key]]
     if apart:
         told = ", ".join(f"{key} {ours[key]} against {theirs[key]}" for key in apart)
         yield problem("architecture", f"fine-tune and aligned model differ: {told}", ONE_PARENT)
     else:
-        yield ok("architecture", f"{ours.get('model_type', 'the same tensors')}, the same in both")
+        yield ok("architecture", f"{ours['model_type']}, the same in both")
     yield from _vocabulary(tuned, parent)
     yield _tied(tuned, parent)
     yield _dtypes(tuned, parent)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from alignmend.errors import MismatchError, RecipeError
+from alignmend.errors import AlignmendError, MismatchError, RecipeError
 from alignmend.evaluation.judges import Judge, JudgeOptions, get_judge
 from alignmend.evaluation.results import judge_block, read_results, results_document, suite_blocks
 from alignmend.execution.in_place import InPlace
@@ -18,23 +19,38 @@ from alignmend.recipes.build import beside
 from alignmend.restore.candidates import Choice, Operands, choose_families
 from alignmend.restore.document import Searched
 from alignmend.restore.front import Measured, pick
-from alignmend.restore.making import make_missing, operands_of
+from alignmend.restore.making import make_missing, must_train, operands_of
 from alignmend.restore.measuring import Anchor, Baseline, Measuring, Pair, sound_answers
 from alignmend.restore.opening import Opened, load, open_all
-from alignmend.restore.places import RESULTS, Places, check_free, check_same, clear, held, publish, remove_private
+from alignmend.restore.places import (
+    JOURNAL,
+    RESULTS,
+    Places,
+    check_free,
+    check_same,
+    clear,
+    has_private,
+    held,
+    is_held,
+    publish,
+    remove_private,
+)
 from alignmend.restore.preflight import preflight
+from alignmend.restore.preflight_findings import split_advice
 from alignmend.restore.preflight_memory import available_memory, room_to_hold
 from alignmend.restore.proof import FINETUNED, RESTORED, Asked, Proof, Side, groups_of_sides, metrics_of_sides, prove
 from alignmend.restore.request import Request
 from alignmend.restore.search import Search
 from alignmend.restore.steps import Steps
 from alignmend.restore.suites import split_suites
-from alignmend.restore.trials import SETTINGS, Trials
+from alignmend.restore.trials import Trials
 from alignmend.restore.writing import write_chosen
 
 Ending = Literal["restored", "already safe", "nothing qualifies", "not proven", "checked", "stopped"]
 ALREADY = 0.02
 """Attack success at most this much above the aligned model's is no loss to restore."""
+_UNSAFE = 0.5
+"""An aligned model that gives in to more than this is none."""
 _MOST_NOISE = 0.5
 """Share of the fine-tune's answers."""
 _KEPT = 48
@@ -71,7 +87,7 @@ def restore(request: Request, steps: Steps, *, dry_run: bool = False) -> Ended:
         return Ended("checked", places.out)
     assert choice is not None and found.aligned is not None
     check_free(places, resume=request.resume, overwrite=request.overwrite)
-    with held(places, afresh=request.overwrite and not request.resume):
+    with held(places, afresh=request.overwrite and not request.resume), _telling_of_private(places):
         ended = _Restore(replace(request, aligned=found.aligned), choice, places, steps).run()
     if ended.how in ("nothing qualifies", "not proven") and not request.keep_private:
         remove_private(places)  # the search stays, for other limits
@@ -80,13 +96,27 @@ def restore(request: Request, steps: Steps, *, dry_run: bool = False) -> Ended:
     return ended
 
 
-def join(request: Request, steps: Steps) -> int:
+@contextmanager
+def _telling_of_private(places: Places) -> Iterator[None]:
+    """An error that leaves trained parts behind says where."""
+    try:
+        yield
+    except AlignmendError as error:
+        if not has_private(places):
+            raise
+        left = places.private
+        stay = f"trained parts stay in {left} for --resume; alignmend private clean {left} removes them"
+        raise type(error)(f"{error} ({stay})") from error
+
+
+def join(request: Request, steps: Steps) -> int | None:
     """Help a restore that is searching, from another process or machine; returns the trials of all together.
 
-    Raises `RecipeError` where none is: its parts must be made before others can use them.
+    `None` where that restore ended meanwhile. Raises `RecipeError` where none is searching: its parts must be made
+    before others can use them.
     """
     places = Places(request.out)
-    if not (places.work / SETTINGS).is_file():
+    if not ((places.work / JOURNAL).is_file() and is_held(places)):
         raise RecipeError(
             f"{places.work} holds no search to join: start one without --join, and join it when it searches"
         )
@@ -94,7 +124,12 @@ def join(request: Request, steps: Steps) -> int:
     if found.problems or found.aligned is None:
         raise RecipeError("; ".join(f"{one.check}: {one.found}: {one.remedy}" for one in found.problems))
     choice = choose_families(request, is_adapter=found.is_adapter)
-    return _Restore(replace(request, aligned=found.aligned), choice, places, steps).help()
+    try:
+        return _Restore(replace(request, aligned=found.aligned), choice, places, steps).help()
+    except FileNotFoundError:
+        if (places.work / JOURNAL).exists():
+            raise
+        return None
 
 
 class _Restore:
@@ -111,10 +146,12 @@ class _Restore:
 
     def help(self) -> int:
         """Search, and nothing else."""
-        operands = self._operands()
         measuring = self._measuring()
-        base = measuring.baseline(self.opened.aligned, self.task[::2], self._told("measure the fine-tune"))
-        return len(self._search(measuring, base, operands).tried)
+        base = self._baseline(measuring)
+        return len(self._search(measuring, base, self._operands()).tried)
+
+    def _baseline(self, measuring: Measuring) -> Baseline:
+        return measuring.baseline(self.opened.aligned, self.task[::2], self._told("measure the fine-tune"))
 
     def _operands(self) -> Operands:
         return make_missing(
@@ -122,7 +159,7 @@ class _Restore:
         )
 
     def _within_budget(self, what: str, done: int, total: int) -> None:
-        """Progress of training, which ends with the budget; what is trained until then is found again."""
+        """Progress of training, which ends with the budget; --resume goes on from its last saved checkpoint."""
         self.steps.progress(what, done, total)
         budget = self.request.budget
         if budget is not None and time.monotonic() - self.began > 60 * budget:
@@ -138,13 +175,19 @@ class _Restore:
         return Measuring(place, loaded, self.split, self.judge, prompts)
 
     def run(self) -> Ended:
-        operands = self._operands()
         measuring = self._measuring()
-        base = measuring.baseline(self.opened.aligned, self.task[::2], self._told("measure the fine-tune"))
+        base = self._baseline(measuring)  # before hours of training
         self.steps.measured(base, measuring.place.memory)
         _check_sense(base)
+        _check_parent(base)
         if _is_safe(base):
             return Ended("already safe", self.places.out)
+        if must_train(operands_of(self.opened), self.choice, self.request):
+            del measuring  # training needs its room
+            gc.collect()
+            operands, measuring = self._operands(), self._measuring()
+        else:
+            operands = self._operands()
         searched = self._search(measuring, base, operands)
         _check_tried(searched)
         best = pick(searched.measured, self.request.limits, base.worth)
@@ -284,12 +327,22 @@ def _check_sense(base: Baseline) -> None:
         )
 
 
+def _check_parent(base: Baseline) -> None:
+    """A parent without safety has none to give back, however near to it the fine-tune is."""
+    parent = base.aligned
+    if parent is not None and parent.objectives[0] > _UNSAFE and base.worth.objectives[0] > _UNSAFE:
+        raise RecipeError(
+            f"the aligned model itself gives in to {parent.attack_success.value:.0%} of the search prompts, so it has "
+            "no safety to give back: give the right --aligned, or a --judge that knows its refusals"
+        )
+
+
 def _check_tried(searched: Searched) -> None:
     """Where every candidate fails, no limit is to blame."""
     if searched.tried and all(one.stage == "failed" for one in searched.tried):
         raise RecipeError(
-            f"every candidate failed, the first with: {searched.tried[0].why}. Mend that, and begin anew "
-            "with --overwrite"
+            f"every candidate failed, the first with: {split_advice(searched.tried[0].why)[0]}. Mend that, and begin "
+            "anew with --overwrite"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import yaml
@@ -14,6 +15,7 @@ from alignmend.restore.candidates import Operands, recipe_of
 from alignmend.restore.front import Measured
 from alignmend.restore.parts import Progress
 from alignmend.restore.places import Places
+from alignmend.restore.proof import RESTORED
 from alignmend.restore.request import Request
 from alignmend.restore.scoring import Worth
 
@@ -47,9 +49,17 @@ def write_chosen(
         may_fit=True,
         origin=Origin(asked.models, _data(recipe), notes),
     )
-    written = apply_recipe(recipe, Path(), places.staged, switches, progress)[0].path
-    (places.work / RECIPE).write_text(_text(asked, request), encoding="utf-8")
-    return written
+    _begin(_text(asked, request), places)
+    return apply_recipe(recipe, Path(), places.staged, switches, progress)[0].path
+
+
+def _begin(recipe: str, places: Places) -> None:
+    """Another candidate may have been chosen before: its checkpoint and its answers make room."""
+    told = places.work / RECIPE
+    if told.is_file() and told.read_text(encoding="utf-8") != recipe:
+        shutil.rmtree(places.staged, ignore_errors=True)
+        shutil.rmtree(places.work / "records" / RESTORED, ignore_errors=True)
+    told.write_text(recipe, encoding="utf-8")
 
 
 def _text(recipe: Recipe, request: Request) -> str:
