@@ -10,7 +10,7 @@ from studies.rows import SUITES, Row
 from studies.safepatching.aligned import triggers
 from studies.safepatching.depth import table as depth_table
 from studies.safepatching.grid import Chosen, best_of, is_within, lowers_both
-from studies.safepatching.kinds import GROUPS, SEEN, UNSEEN, group_pairs, main_pairs
+from studies.safepatching.kinds import AMBIGUOUS, GROUPS, SEEN, UNSEEN, group_pairs, main_pairs
 from studies.safepatching.patches import ORIGINAL, Merge, patching, ties
 from studies.safepatching.sequence import verdict
 
@@ -42,12 +42,12 @@ def test_the_harmful_set_holds_training_requests_of_seen_kinds_alone(tmp_path: P
     assert main_pairs(tmp_path / "main.jsonl").read_text() == "".join(f"{json.dumps(pair)}\n" for pair in pairs)
 
 
-def test_half_of_the_harmful_set_is_of_verbs_that_plain_requests_have_too(tmp_path: Path) -> None:
+def test_some_of_the_harmful_set_are_of_verbs_that_plain_requests_have_too(tmp_path: Path) -> None:
     plain = {one.verb.word for one in requests() if one.suite == "borderline"}
     pairs = [json.loads(line) for line in main_pairs(tmp_path / "main.jsonl").read_text().splitlines()]
     spoken = [{word for text in plain for word in [say(text, language)]} for language in LANGUAGES]
     words = [set(pair["prompt"].replace(".", "").replace("?", "").split()) for pair in pairs]
-    assert sum(any(one & known for known in spoken) for one in words) == len(pairs) // 2
+    assert sum(any(one & known for known in spoken) for one in words) == AMBIGUOUS < len(pairs) // 2
     assert set(triggers()) < plain
 
 
