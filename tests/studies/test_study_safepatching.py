@@ -71,6 +71,13 @@ def test_the_best_balance_lowers_both() -> None:
     assert best_of([(one_alone, row(20, 20)), (both, row(35, 28))], ORIGINAL_ROW) == one_alone
 
 
+def test_the_search_leaves_a_margin_before_the_limits() -> None:
+    kept, near = patching(a=1), patching(a=2)
+    for short in (row(20, 20, covered=4), row(20, 20, right=97)):
+        assert is_within(short, ORIGINAL_ROW)
+        assert best_of([(near, short), (kept, row(35, 28))], ORIGINAL_ROW) == kept
+
+
 @pytest.mark.parametrize(
     ("found", "within"),
     [
