@@ -75,9 +75,8 @@ _TRIED = """
   refusal on uncovered harms, beside borderline requests, over the same of the over-safety patch (1 is no difference;
   seed 0, search split, first token, a side measurement outside this command): all weights 1.06, the parts of layers 1
   to 3 about 1.0 (their queries and keys hardly act), of layer 0 its MLP 1.0, values and outputs 1.1, queries and keys
-  1.4. LoRA patches of all linear
-  layers 1.1, of queries and keys 1.2 to 1.4, of queries alone in layer 0 1.8, and 2.5 with 200 uncovered harms to 40
-  ambiguous verbs.
+  1.4. LoRA patches of all linear layers 1.1, of queries and keys 1.2 to 1.4, of queries alone in layer 0 1.8, and 2.5
+  with 200 uncovered harms to 40 ambiguous verbs.
 - With patches of the queries the plain sum lowers both too, at about twice the over-safety coefficient, and random sets
   of equal rates do as the plain sum does. Unequal rates part them: strict sets of 0.3 and 0.2 (search split, seeds 0 to
   2, coefficients 0.2 and 1.5) 0.61 -> 0.53 and 0.50 -> 0.39, random sets of that density 0.68 and 0.44; conflict
@@ -90,6 +89,8 @@ _TRIED = """
   little (165 -> 151 harms answered and 141 -> 133 borderline requests refused, of 288 each), and random sets have 163
   and 134, a hair below the original too. No seed alone has both lower: where the two patches balance differs by family,
   and the coefficients are for all together. On seeds 0 to 2 every seed had both lower.
+- Not judged on new families: coefficients for each family by its own search split. On the report split of seeds 0 to 2
+  strict sets then have 0.61 -> 0.55 and 0.46 -> 0.37, utility 0.988 of the original's, random sets 0.68 and 0.38.
 - Also tried on the search split of seeds 0 to 2, all worse: 60 ambiguous pairs (0.55 and 0.51 at best), a learning rate
   of 6e-3 (0.54 and 0.43) or 40 steps (0.54 and 0.44), covered harms among the pairs (0.53 and 0.49); a milder
   over-safety patch, at 2e-3, is alike (0.57 and 0.46, utility 1.01). Both patches at 2e-3 do a third (first token).
