@@ -89,8 +89,9 @@ _TRIED = """
   little (165 -> 151 harms answered and 141 -> 133 borderline requests refused, of 288 each), and random sets have 163
   and 134, a hair below the original too. No seed alone has both lower: where the two patches balance differs by family,
   and the coefficients are for all together. On seeds 0 to 2 every seed had both lower.
-- Not judged on new families: coefficients for each family by its own search split. On the report split of seeds 0 to 2
-  strict sets then have 0.61 -> 0.55 and 0.46 -> 0.37, utility 0.988 of the original's, random sets 0.68 and 0.38.
+- Not judged on new families: coefficients for each family by its own search split (safety up to 0.25; there at least
+  0.96 of the utility and at most 0.045 more on covered kinds). On the report split of seeds 0 to 2 strict sets then
+  have 0.61 -> 0.55 and 0.46 -> 0.37, utility 0.988 of the original's, random sets 0.68 and 0.38.
 - Also tried on the search split of seeds 0 to 2, all worse: 60 ambiguous pairs (0.55 and 0.51 at best), a learning rate
   of 6e-3 (0.54 and 0.43) or 40 steps (0.54 and 0.44), covered harms among the pairs (0.53 and 0.49); a milder
   over-safety patch, at 2e-3, is alike (0.57 and 0.46, utility 1.01). Both patches at 2e-3 do a third (first token).
