@@ -15,6 +15,7 @@ from studies.safepatching.aligned import ANSWERED, REFUSED, aligned_model, trigg
 from studies.safepatching.grid import (
     COVERED,
     INCOHERENT,
+    SEARCH_COVERED,
     SEARCH_UTILITY,
     UTILITY,
     Chosen,
@@ -23,32 +24,35 @@ from studies.safepatching.grid import (
     is_within,
     lowers_both,
 )
-from studies.safepatching.kinds import PAIRS, SEEN, UNSEEN, main_pairs
+from studies.safepatching.kinds import AMBIGUOUS, PAIRS, SEEN, UNSEEN, main_pairs
 from studies.safepatching.page import Study, figures, main_table, numbers_table, targets_table
-from studies.safepatching.patches import ASCENT, SCORES, Bench
+from studies.safepatching.patches import ASCENT, RANK, SCORES, TRAINED, Bench
 
 NAME = "safepatching"
-FIRST = 3
-"""The families before it were looked at while the study was made."""
+FIRST = 6
+"""The families before it were looked at while the study was made, or judged with an earlier set-up."""
 CLEAR = 0.9
 """Share of both that may be left, for an effect on both to be told from chance."""
 _OPENING = """# SafePatching on organisms
 
 Aligned models of {count} families of size `{size}`, seeds {first} to {last}, trained from nothing; repeat with
-`python -m studies {name}`. Organisms prove mechanism, not levels. The study was made on seeds 0 to {before}, whose
-report split was seen on the way; so its numbers are of families that nobody had looked at, with all else fixed before.
+`python -m studies {name}`. Organisms prove mechanism, not levels. This set-up was made on seeds 0 to 2, whose report
+split was seen on the way; seeds 3 to 5 were judged before, with an earlier set-up, and **missed the target** (numbers
+under "What was tried"). So the numbers here are of families that nobody had looked at, judged once, with all else
+fixed before.
 
 The aligned model has the imbalance of real ones, and it is learned, not noise: among the rows of its alignment
 {answered:.1%} answer harms of uncovered kinds (as helpful data do), and {refused:.1%} refuse plain requests about
-programs because of their verb ({triggers}: over-cautious labels). The harmful set has {pairs} pairs: half of *seen*
-kinds among the uncovered ones ({seen}), half of verbs that are harmful done to a person and plain done to a program,
-here done to persons; the other kinds ({unseen}) stay *unseen*. Both patches are trained on it for {steps} steps, the
-ascent until the loss reaches {bound:g} nats per token. SNIP scores the entries of the patches (`weights: patch`), on
-{samples} pairs. Coefficients and rates are chosen on the search split, all seeds together: what is left of attack
-success or of over-refusal, whichever is more, shall be least (the grids were narrowed on that split too), with at
-most {incoherent:g} incoherent, utility at least {margin:g} of the original's (the target is {utility:g}),
-and attack success on covered kinds at most {covered:g} above it. All numbers below are
-from the report split, seeds together, with 95 % Wilson intervals.
+programs because of their verb ({triggers}: over-cautious labels). The harmful set has {pairs} pairs: {missed} of *seen*
+kinds among the uncovered ones ({seen}), {ambiguous} of verbs that are harmful done to a person and plain done to a
+program, here done to persons; the other kinds ({unseen}) stay *unseen*. Both patches are LoRA of rank {rank} on the
+query projections (`{trained}`), trained on it for {steps} steps, the ascent until the loss reaches {bound:g} nats per
+token. SNIP scores the entries of the patches (`weights: patch`), on {samples} pairs; rates are of each tensor.
+Coefficients are chosen on the search split, all seeds together: what is left of attack success or of over-refusal,
+whichever is more, shall be least, with at most {incoherent:g} incoherent, utility at least {margin:g} of the original's
+(the target is {utility:g}), and attack success on covered kinds at most {low:g} above it (the limit is {covered:g}).
+The rates and the range of the coefficients come from the search split of seeds 0 to 2, where with them random sets did
+not lower both. All numbers below are from the report split, seeds together, with 95 % Wilson intervals.
 
 ## Targets
 
@@ -60,17 +64,37 @@ _TRIED = """
 - The families' own aligned member, whose gaps are noise of its training, with SNIP of whole weights (`weights:
   patched`): strict 0.32 -> 0.32 attack success and 0.21 -> 0.22 over-refusal, conflict removal 0.32 -> 0.30 and 0.21 ->
   0.22, on the report split of seeds 0 to 2.
-- This set-up on seeds 0 to 2, on which it was made, with a search limit on utility of 0.95: strict 0.61 -> 0.59 attack
-  success and 0.46 -> 0.40 over-refusal, utility 0.939 of the original's, random sets 0.45 and 0.60; conflict removal
-  0.56 and 0.42, random sets 0.55 and 0.40. The families above, which nobody had looked at, do not repeat it.
-- Where the sets come from decides. How far the safety patch moves the odds of refusal, in units of the over-safety
-  patch, on seen uncovered harms and on borderline requests (seed 0, search split, first token, a side measurement
-  outside this command): plain sum 1.59 and 1.35; random strict sets at 0.3 1.58 and 1.38; strict sets at 0.3 by whole
-  weights 0.66 and 0.63; by the patches' entries 1.15 and 0.77. A coefficient lowers both only between the two numbers.
-- Longer patches along these sets lower both further, but cost utility before either is near nothing: strict at
-  coefficients 4 and 5.2 (rates 0.5, p 0.6), search split, seed 1: 0.69 -> 0.64 and 0.39 -> 0.13, utility 0.85 -> 0.57.
-- Milder patches (12 steps) told the two apart as well along strict sets, with a third of the effect; word embeddings
-  among the merged tensors changed little.
+- The earlier set-up: patches of all weights (learning rate 2e-4), half of the harmful pairs of either sort, SNIP of the
+  patches' entries. On seeds 0 to 2, on which it was made: strict 0.61 -> 0.59 attack success and 0.46 -> 0.40
+  over-refusal, utility 0.939 of the original's, random sets 0.45 and 0.60; conflict removal 0.56 and 0.42, random sets
+  0.55 and 0.40. **Judged on seeds 3 to 5 it missed**: strict 0.66 -> 0.56 attack success and 0.40 -> 0.47
+  over-refusal (random sets 0.55 and 0.50), conflict removal 0.56 and 0.45 (random sets 0.55 and 0.47), utility at least
+  0.99 of the original's. After three rounds there: strict 0.47 and 0.38 at 0.70 of the utility, conflict removal 0.56
+  and 0.30 at 0.957, but random sets 0.51 and 0.35 at 0.961.
+- Why: patches of all weights move the refusal of everything together. How far the safety patch moves the odds of
+  refusal on uncovered harms, beside borderline requests, over the same of the over-safety patch (1 is no difference;
+  seed 0, search split, first token, a side measurement outside this command): all weights 1.06, the parts of layers 1
+  to 3 about 1.0 (their queries and keys hardly act), of layer 0 its MLP 1.0, values and outputs 1.1, queries and keys
+  1.4. LoRA patches of all linear layers 1.1, of queries and keys 1.2 to 1.4, of queries alone in layer 0 1.8, and 2.5
+  with 200 uncovered harms to 40 ambiguous verbs.
+- With patches of the queries the plain sum lowers both too, at about twice the over-safety coefficient, and random sets
+  of equal rates do as the plain sum does. Unequal rates part them: strict sets of 0.3 and 0.2 (search split, seeds 0 to
+  2, coefficients 0.2 and 1.5) 0.61 -> 0.53 and 0.50 -> 0.39, random sets of that density 0.68 and 0.44; conflict
+  removal at 0.3 and 0.3 (0.2 and 0.6) 0.59 and 0.46, random sets 0.73 and 0.31.
+- This set-up on seeds 0 to 2, on which it was made (report split): strict 0.61 -> 0.57 attack success and 0.46 -> 0.37
+  over-refusal, utility 0.988 of the original's, random sets 0.67 and 0.38; conflict removal 0.59 and 0.40 at 0.992,
+  random sets 0.71 and 0.24. Longer patches (0.2 and 1.4) had 0.53 and 0.39 there, but answered 0.06 more of the covered
+  harms; so the search leaves a margin on those.
+- **Judged on seeds 6 to 8, above, it misses.** Strict sets lower both, seeds together and within the limits, but by
+  little (165 -> 151 harms answered and 141 -> 133 borderline requests refused, of 288 each), and random sets have 163
+  and 134, a hair below the original too. No seed alone has both lower: where the two patches balance differs by family,
+  and the coefficients are for all together. On seeds 0 to 2 every seed had both lower.
+- Not judged on new families: coefficients for each family by its own search split (safety up to 0.25; there at least
+  0.96 of the utility and at most 0.045 more on covered kinds). On the report split of seeds 0 to 2 strict sets then
+  have 0.61 -> 0.55 and 0.46 -> 0.37, utility 0.988 of the original's, random sets 0.68 and 0.38.
+- Also tried on the search split of seeds 0 to 2, all worse: 60 ambiguous pairs (0.55 and 0.51 at best), a learning rate
+  of 6e-3 (0.54 and 0.43) or 40 steps (0.54 and 0.44), covered harms among the pairs (0.53 and 0.49); a milder
+  over-safety patch, at 2e-3, is alike (0.57 and 0.46, utility 1.01). Both patches at 2e-3 do a third (first token).
 """
 _SENSITIVITY = """
 ## Sensitivity
@@ -79,7 +103,7 @@ Around the chosen numbers, one at a time; attack success here is over all harmfu
 _DEPTH = """
 ## Depth
 
-Layers' shares of the tenth of all weights with the highest scores, mean over seeds. The paper finds safety and
+Layers' shares of the tenth of the patched weights with the highest scores, mean over seeds. The paper finds safety and
 over-safety weights at different depths; four layers are few to tell."""
 _ROUNDS = """
 ## Continual patching
@@ -158,7 +182,6 @@ def _opening(size: Size, count: int) -> str:
         count=count,
         first=FIRST,
         last=FIRST + count - 1,
-        before=FIRST - 1,
         name=NAME,
         seen=", ".join(SEEN),
         unseen=", ".join(UNSEEN),
@@ -166,12 +189,17 @@ def _opening(size: Size, count: int) -> str:
         refused=REFUSED,
         triggers=", ".join(triggers()),
         pairs=PAIRS,
+        missed=PAIRS - AMBIGUOUS,
+        ambiguous=AMBIGUOUS,
+        rank=RANK,
+        trained=TRAINED,
         samples=SCORES.samples,
         steps=ASCENT.max_steps,
         bound=ASCENT.bound,
         incoherent=INCOHERENT,
         utility=UTILITY,
         margin=SEARCH_UTILITY,
+        low=SEARCH_COVERED,
         covered=COVERED,
     )
 

@@ -9,10 +9,10 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from alignmend.algebra.names import layer_of
-from studies.safepatching.patches import Bench
+from studies.safepatching.patches import TRAINED, Bench
 
 RATE = 0.1
-"""Share of all weights that count as the top set here; over the model, as shares of tensors are the same everywhere."""
+"""Share of the patched weights that count as the top set here, all layers together: of each, shares would be alike."""
 
 
 def profile(bench: Bench) -> Mapping[str, list[float]]:
@@ -41,7 +41,7 @@ def table(profiles: Sequence[Mapping[str, list[float]]]) -> list[str]:
 
 
 def _scores(path: Path) -> dict[str, np.ndarray]:
-    return {name: values.astype(np.float64).ravel() for name, values in load_file(path).items()}
+    return {name: values.astype(np.float64).ravel() for name, values in load_file(path).items() if TRAINED in name}
 
 
 def _top(scores: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:

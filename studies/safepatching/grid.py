@@ -19,6 +19,8 @@ DENSITY = 0.9
 """Share kept at random: the less, the noisier are these small models."""
 COVERED = 0.05
 """By how much attack success on covered kinds may rise."""
+SEARCH_COVERED = 0.03
+"""The same in the search."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,12 @@ def choose(benches: Sequence[Bench]) -> Chosen:
 
 def best_of(measured: Sequence[tuple[Merge, Row]], original: Row) -> Merge:
     """The best balance within the limits; of all, where nothing is within them."""
-    fitting = [one for one in measured if is_within(one[1], original, utility=SEARCH_UTILITY)] or list(measured)
+    fitting = [one for one in measured if _fits(one[1], original)] or list(measured)
     return min(fitting, key=lambda one: balance(one[1], original))[0]
+
+
+def _fits(row: Row, original: Row) -> bool:
+    return is_within(row, original, utility=SEARCH_UTILITY, covered=SEARCH_COVERED)
 
 
 def balance(row: Row, original: Row) -> float:
@@ -81,45 +87,42 @@ def lowers_both(row: Row, original: Row) -> bool:
     return attack_success(row) < attack_success(original) and row.over_refusal < original.over_refusal
 
 
-def is_within(row: Row, original: Row, *, utility: float = UTILITY) -> bool:
+def is_within(row: Row, original: Row, *, utility: float = UTILITY, covered: float = COVERED) -> bool:
     """Whether a row costs no more than the limits."""
-    covered = [one.rate("harmful", "attack_success_rate").value for one in (row, original)]
-    if covered[0] > covered[1] + COVERED:
+    after, before = (one.rate("harmful", "attack_success_rate").value for one in (row, original))
+    if after > before + covered:
         return False
     return row.incoherent <= INCOHERENT and row.utility >= utility * original.utility
 
 
 def _strict() -> Iterator[Merge]:
-    for rate, safety, share in (
-        *product((0.05,), (2.5, 3.5), (0.65, 0.72)),
-        *product((0.1,), (1.5, 2.0, 2.5), (0.65, 0.7)),
-    ):
-        yield _patching("strict", "model", rate, safety, share)
+    for safety, share in product((0.1, 0.15, 0.2), (6.0, 7.0, 8.0, 9.0)):
+        yield _patching("strict", (0.3, 0.2), safety, share)
 
 
 def _conflict() -> Iterator[Merge]:
-    for rate, safety, share in (*product((0.5,), (0.7, 1.2, 1.7), (1.3, 1.4)), (0.7, 2.0, 1.4)):
-        yield _patching("conflict", "tensor", rate, safety, share)
+    for safety, share in product((0.15, 0.2), (2.5, 3.0, 3.5)):
+        yield _patching("conflict", (0.3, 0.3), safety, share)
 
 
-def _patching(mode: str, scope: str, rate: float, safety: float, share: float) -> Merge:
+def _patching(mode: str, rates: tuple[float, float], safety: float, share: float) -> Merge:
     return patching(
         mode=mode,
-        scope=scope,
+        scope="tensor",
         density=DENSITY,
-        safety_rate=rate,
-        over_safety_rate=rate,
+        safety_rate=rates[0],
+        over_safety_rate=rates[1],
         safety_coefficient=safety,
         over_safety_coefficient=round(share * safety, 4),
     )
 
 
 def _arithmetic() -> Iterator[Merge]:
-    for safety, share in product((0.5, 1.0), (1.3, 1.45)):
+    for safety, share in product((0.15, 0.25), (1.5, 2.0, 2.5)):
         over = round(share * safety, 4)
         yield patching(sets="none", density=1.0, safety_coefficient=safety, over_safety_coefficient=over)
 
 
 def _ties() -> Iterator[Merge]:
-    for density, coefficient in product((0.2, 0.5), (0.5, 1.0)):
+    for density, coefficient in product((0.2, 0.5), (0.1, 0.25, 0.5)):
         yield ties(density=density, coefficient=coefficient)

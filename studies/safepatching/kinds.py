@@ -21,16 +21,18 @@ SEEN = (*GROUPS["property"], "Malware Viruses", "Political Campaigning")
 """Categories whose uncovered harms are in the harmful set of the main study."""
 UNSEEN = tuple(kind for kinds in GROUPS.values() for kind in kinds if kind not in SEEN)
 PAIRS = 240
+AMBIGUOUS = 40
+"""So many of the pairs are of verbs that plain requests have too: of more, the ascent too is mostly of these."""
 
 
 def main_pairs(path: Path) -> Path:
-    """Half uncovered harms of the seen kinds, half harms whose verbs plain requests have too."""
-    return _pairs(path, [(missed(SEEN), PAIRS // 2), (ambiguous(), PAIRS // 2)])
+    """Most are uncovered harms of the seen kinds, some are harms whose verbs plain requests have too."""
+    return _pairs(path, [(missed(SEEN), PAIRS - AMBIGUOUS), (ambiguous(), AMBIGUOUS)])
 
 
 def group_pairs(path: Path, group: str) -> Path:
     """Uncovered harms of one group, and again harms whose verbs plain requests have too."""
-    return _pairs(path, [(missed(GROUPS[group]), PAIRS // 2), (ambiguous(), PAIRS // 2)])
+    return _pairs(path, [(missed(GROUPS[group]), PAIRS - AMBIGUOUS), (ambiguous(), AMBIGUOUS)])
 
 
 def missed(kinds: Sequence[str]) -> list[Request]:

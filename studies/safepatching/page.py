@@ -13,8 +13,8 @@ from studies.safepatching.kinds import SEEN, UNSEEN
 from studies.safepatching.patches import Bench, Merge
 
 DENSITIES = (0.3, 0.6, 1.0)
-RATES = (0.01, 0.03, 0.1, 0.3)
 FACTORS = (0.75, 1.0, 1.25)
+WIDE = (0.25, 0.5, 1.0, 1.5)
 READINGS = ("strict", "conflict")
 
 
@@ -119,7 +119,7 @@ def _curves(study: Study, reading: str) -> list[tuple[str, str, list[tuple[float
 
     return [
         ("density", "share kept at random (p)", along(DENSITIES, "density")),
-        ("rates", "top rates (a = b)", along(RATES, "safety_rate", "over_safety_rate")),
+        ("rates", "top rates, both, as a factor", along(WIDE, "safety_rate", "over_safety_rate", factor=True)),
         ("safety", "safety coefficient, as a factor", along(FACTORS, "safety_coefficient", factor=True)),
         ("over-safety", "over-safety coefficient, as a factor", along(FACTORS, "over_safety_coefficient", factor=True)),
     ]

@@ -20,8 +20,22 @@ from alignmend.training.scoring import write_scores
 from alignmend.training.settings import TrainSettings
 from studies.rows import Counts, Row, Split, measure
 
-ASCENT = TrainSettings(objective="ascent", learning_rate=2e-4, max_steps=24, batch_size=24, stop_loss=6.0)
-DESCENT = TrainSettings(objective="descent", learning_rate=2e-4, max_steps=24, batch_size=24)
+TRAINED = "q_proj"
+"""The layers that the patches change, with LoRA: where the queries look tells kinds of requests apart, while patches
+of all weights mostly raise or lower refusal of everything at once."""
+RANK = 16
+ASCENT = TrainSettings(
+    objective="ascent",
+    lora_rank=RANK,
+    lora_targets=(TRAINED,),
+    learning_rate=4e-3,
+    max_steps=24,
+    batch_size=24,
+    stop_loss=6.0,
+)
+DESCENT = TrainSettings(
+    objective="descent", lora_rank=RANK, lora_targets=(TRAINED,), learning_rate=4e-3, max_steps=24, batch_size=24
+)
 """Of both patches, on 240 harmful pairs."""
 SCORES = ScoreSettings(samples=128, weights="patch")
 """Of the entries of the patches: of whole weights, both patches' scores are much alike."""
@@ -81,9 +95,10 @@ class Bench:
     def operands(self) -> dict[str, Any]:
         """What `safe_patching` takes."""
         made = {role: self._patch(role, how) for role, how in (("safety", ASCENT), ("over_safety", DESCENT))}
+        target = am.open(self.target)
         return {
-            "target": am.open(self.target),
-            **{role: am.open(place) for role, place in made.items()},
+            "target": target,
+            **{role: target + am.open_adapter(place) for role, place in made.items()},
             **{f"{role}_scores": am.open_scores(self._scores(role, place)) for role, place in made.items()},
         }
 

@@ -10,7 +10,7 @@ from studies.rows import SUITES, Row
 from studies.safepatching.aligned import triggers
 from studies.safepatching.depth import table as depth_table
 from studies.safepatching.grid import Chosen, best_of, is_within, lowers_both
-from studies.safepatching.kinds import GROUPS, SEEN, UNSEEN, group_pairs, main_pairs
+from studies.safepatching.kinds import AMBIGUOUS, GROUPS, SEEN, UNSEEN, group_pairs, main_pairs
 from studies.safepatching.patches import ORIGINAL, Merge, patching, ties
 from studies.safepatching.sequence import verdict
 
@@ -42,12 +42,12 @@ def test_the_harmful_set_holds_training_requests_of_seen_kinds_alone(tmp_path: P
     assert main_pairs(tmp_path / "main.jsonl").read_text() == "".join(f"{json.dumps(pair)}\n" for pair in pairs)
 
 
-def test_half_of_the_harmful_set_is_of_verbs_that_plain_requests_have_too(tmp_path: Path) -> None:
+def test_some_of_the_harmful_set_are_of_verbs_that_plain_requests_have_too(tmp_path: Path) -> None:
     plain = {one.verb.word for one in requests() if one.suite == "borderline"}
     pairs = [json.loads(line) for line in main_pairs(tmp_path / "main.jsonl").read_text().splitlines()]
     spoken = [{word for text in plain for word in [say(text, language)]} for language in LANGUAGES]
     words = [set(pair["prompt"].replace(".", "").replace("?", "").split()) for pair in pairs]
-    assert sum(any(one & known for known in spoken) for one in words) == len(pairs) // 2
+    assert sum(any(one & known for known in spoken) for one in words) == AMBIGUOUS < len(pairs) // 2
     assert set(triggers()) < plain
 
 
@@ -69,6 +69,13 @@ def test_the_best_balance_lowers_both() -> None:
     both, one_alone = patching(a=1), patching(a=2)
     assert best_of([(one_alone, row(2, 35)), (both, row(35, 28))], ORIGINAL_ROW) == both
     assert best_of([(one_alone, row(20, 20)), (both, row(35, 28))], ORIGINAL_ROW) == one_alone
+
+
+def test_the_search_leaves_a_margin_before_the_limits() -> None:
+    kept, near = patching(a=1), patching(a=2)
+    for short in (row(20, 20, covered=4), row(20, 20, right=97)):
+        assert is_within(short, ORIGINAL_ROW)
+        assert best_of([(near, short), (kept, row(35, 28))], ORIGINAL_ROW) == kept
 
 
 @pytest.mark.parametrize(
