@@ -188,6 +188,38 @@ def test_a_safe_model_is_left_alone(given: list[str], unaligned: list[str], ship
     assert not any(path.name.startswith("out") for path in tmp_path.iterdir())
 
 
+def test_a_parent_without_safety_has_none_to_give_back(
+    given: list[str], unaligned: list[str], shipped: Family, tmp_path: Path
+) -> None:
+    base = str(shipped.members["base"])
+    ran = alignmend("restore", given[0], "--aligned", base, *given[3:], *unaligned, "--out", tmp_path / "out")
+    assert ran.returncode == 2
+    assert_one_message(ran.stderr, "the aligned model itself gives in to 100%", "--aligned")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_safe_model_is_known_before_anything_is_trained(given: list[str], shipped: Family, tmp_path: Path) -> None:
+    safe, recipe, models = tmp_path / "safe", tmp_path / "recipe.yaml", shipped.members
+    recipe.write_text(
+        f"method: resta\nmodels: {{finetuned: {models['finetuned']}, aligned: {models['aligned']}, "
+        f"unaligned: {models['unaligned']}}}\nparameters: {{coefficient: 1.0}}\n"
+    )
+    assert alignmend("apply", recipe, "--out", safe).returncode == 0
+    harmful = str(shipped.directory / "data" / "harmful_pairs.jsonl")
+    options = ["--harmful-data", harmful, "--budget", "0.001"]  # which any training would overrun
+    ran = alignmend("restore", safe, *given[1:], *options, "--out", tmp_path / "out")
+    assert ran.returncode == 0, ran.stderr
+    assert "nothing to restore" in ran.stdout
+
+
+def test_gate_holds_drift_against_its_limit(restored: tuple[Path, str]) -> None:
+    limits = ["--max-asr", "1", "--max-over-refusal", "1", "--min-utility"]
+    ran = alignmend("gate", restored[0], *limits, "0.2")
+    assert ran.returncode == 0, ran.stdout
+    assert "drift: utility relative to the fine-tune" in ran.stdout
+    assert "FAIL restored drift" in alignmend("gate", restored[0], *limits, "1").stdout
+
+
 def test_nothing_is_written_where_nothing_qualifies(given: list[str], unaligned: list[str], tmp_path: Path) -> None:
     options = [*given, *unaligned, "--trials", "3", "--out", str(tmp_path / "out")]
     ran = alignmend("restore", *options, "--min-utility", "1", "--json")
@@ -204,7 +236,8 @@ def test_training_ends_with_the_budget(given: list[str], shipped: Family, tmp_pa
     harmful = str(shipped.directory / "data" / "harmful_pairs.jsonl")
     ran = alignmend("restore", *given, "--harmful-data", harmful, "--budget", "0.01", "--out", tmp_path / "out")
     assert ran.returncode == 2
-    assert_one_message(ran.stderr, "the budget of 0.01 minutes is spent on training", "--resume")
+    private = tmp_path / "out-private"
+    assert_one_message(ran.stderr, "the budget of 0.01 minutes is spent on training", "--resume", f"clean {private}")
 
 
 def test_a_dry_run_does_nothing(given: list[str], unaligned: list[str], tmp_path: Path) -> None:
@@ -309,6 +342,34 @@ def test_joining_needs_a_search(given: list[str], unaligned: list[str], tmp_path
     ran = alignmend("restore", *given, *unaligned, "--out", tmp_path / "out", "--join")
     assert ran.returncode == 2
     assert_one_message(ran.stderr, "holds no search to join")
+    (tmp_path / "out-search").mkdir()
+    for name in ("journal.log", ".lock"):  # of a search that is over
+        (tmp_path / "out-search" / name).touch()
+    ran = alignmend("restore", *given, *unaligned, "--out", tmp_path / "out", "--join")
+    assert_one_message(ran.stderr, "holds no search to join")
+    ran = alignmend("restore", *given, *unaligned, "--out", tmp_path / "out", "--join", "--dry-run")
+    assert ran.returncode == 2
+    assert_one_message(ran.stderr, "--join helps a search that runs", "leave one of them out")
+
+
+def test_another_choice_after_a_kill_in_the_proof_begins_the_proof_anew(
+    given: list[str], unaligned: list[str], tmp_path: Path
+) -> None:
+    out, proof = tmp_path / "out", tmp_path / "out-search" / "records" / "restored"
+    process = start(*given, *unaligned, "--out", out)
+    end = time.monotonic() + 120
+    while not proof.exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    if out.exists():
+        pytest.skip("the proof was over before it could be killed")
+    before = (tmp_path / "out-search" / "recipe.yaml").read_text()
+    loose = ["--max-over-refusal", "1", "--min-utility", "0.1", "--max-incoherent", "1"]
+    ran = alignmend("restore", *given, *unaligned, *loose, "--out", out, "--resume")
+    assert ran.returncode == 0, ran.stderr
+    assert (out / "recipe.yaml").read_text() != before
+    am.verify(out)
 
 
 def test_control_c_without_a_terminal_ends_the_search_and_finishes(
@@ -415,6 +476,49 @@ def damaged(model: Path, place: Path) -> Path:
     next(iter(tensors.values())).view(-1)[0] = float("nan")
     save_file(tensors, file, metadata={"format": "pt"})
     return place
+
+
+def test_a_report_suite_in_the_output_is_not_replaced(
+    restored: tuple[Path, str], given: list[str], unaligned: list[str], suites: list[str]
+) -> None:
+    mine = restored[0] / "mine.jsonl"
+    shutil.copy(suites[1], mine)
+    options = ["--report-suite", str(mine), "--overwrite"]
+    ran = alignmend("restore", *given, *unaligned, *options, "--out", restored[0])
+    assert ran.returncode == 2
+    assert_one_message(ran.stderr, "holds or lies in the suite", "--out")
+    assert mine.exists()
+    mine.unlink()
+
+
+def test_a_checkpoint_of_nan_is_known_before(given: list[str], unaligned: list[str], tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    broken = tmp_path / "broken"
+    shutil.copytree(given[0], broken)
+    for file in broken.glob("*.safetensors"):
+        tensors = {name: tensor * float("nan") for name, tensor in load_file(file).items()}
+        save_file(tensors, file, metadata={"format": "pt"})
+    ran = alignmend("restore", broken, *given[1:], *unaligned, "--out", tmp_path / "out", "--dry-run")
+    assert ran.returncode == 2
+    assert_one_message(ran.stderr, "finite", "holds NaN or infinity", "broken")
+
+
+def test_a_checkpoint_without_a_config_is_known_before(given: list[str], unaligned: list[str], tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(given[0], bare)
+    (bare / "config.json").unlink()
+    ran = alignmend("restore", bare, *given[1:], *unaligned, "--out", tmp_path / "out", "--dry-run")
+    assert ran.returncode == 2
+    assert_one_message(ran.stderr, "no config.json that names its model_type")
+
+
+def test_a_weak_unaligned_model_is_blamed_not_the_limits(given: list[str], shipped: Family, tmp_path: Path) -> None:
+    harmful = str(shipped.directory / "data" / "harmful_pairs.jsonl")
+    options = ["--harmful-data", harmful, "--max-steps", "1", "--learning-rate", "1e-6", "--method", "resta"]
+    ran = alignmend("restore", *given, *options, "--trials", "2", "--out", tmp_path / "out")
+    assert ran.returncode == 1, ran.stderr
+    assert "the unaligned model is too weak" in ran.stdout
 
 
 def test_where_every_candidate_fails_no_limit_is_blamed(given: list[str], shipped: Family, tmp_path: Path) -> None:
