@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import json
 import os
@@ -350,6 +351,19 @@ def test_joining_needs_a_search(given: list[str], unaligned: list[str], tmp_path
     ran = alignmend("restore", *given, *unaligned, "--out", tmp_path / "out", "--join", "--dry-run")
     assert ran.returncode == 2
     assert_one_message(ran.stderr, "--join helps a search that runs", "leave one of them out")
+
+
+def test_joining_trains_nothing(given: list[str], shipped: Family, tmp_path: Path) -> None:
+    harmful = str(shipped.directory / "data" / "harmful_pairs.jsonl")
+    work = tmp_path / "out-search"
+    work.mkdir()
+    (work / "journal.log").touch()
+    with (work / ".lock").open("w") as lock:  # as a restore that goes on, and trains again what was removed
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ran = alignmend("restore", *given, "--harmful-data", harmful, "--out", tmp_path / "out", "--join")
+    assert ran.returncode == 2
+    assert_one_message(ran.stderr, "still makes unaligned", "join it when it searches")
+    assert [path.name for path in tmp_path.iterdir()] == ["out-search"]
 
 
 def test_another_choice_after_a_kill_in_the_proof_begins_the_proof_anew(

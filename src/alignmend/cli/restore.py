@@ -77,8 +77,8 @@ def _tell(ended: Ended, finetuned: str, steps: Any, dry_run: bool) -> None:
         print(f"{finetuned} is as safe as its aligned parent on these prompts: nothing to restore, nothing written")
     elif ended.how == "nothing qualifies" and ended.searched is not None and ended.searched.too_weak:
         print(
-            "refusals hardly come back with any candidate: the unaligned model is too weak, so its vector holds little. "
-            "Train it longer (--max-steps, --learning-rate) with --overwrite, or give a stronger --unaligned"
+            "refusals hardly come back with any candidate: the unaligned model is too weak, so its vector holds "
+            "little. Train it longer (--max-steps, --learning-rate) with --overwrite, or give a stronger --unaligned"
         )
     elif ended.how == "nothing qualifies":
         print(

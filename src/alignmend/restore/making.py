@@ -44,6 +44,12 @@ def must_train(operands: Operands, choice: Choice, request: Request) -> bool:
     return bool(_wanted(operands, choice, request))
 
 
+def unmade(operands: Operands, choice: Choice, request: Request, place: Path) -> list[str]:
+    """The parts that `choice` needs and that are not in `place` yet: they appear there whole."""
+    roles = [role for recipe in _wanted(operands, choice, request) for role in lacking(recipe)]
+    return [role for role in roles if not (place / role).exists()]
+
+
 def _wanted(operands: Operands, choice: Choice, request: Request) -> list[Recipe]:
     """A recipe for each set of parts: it lacks them, and making what a recipe lacks is known."""
     if request.harmful_data is None:

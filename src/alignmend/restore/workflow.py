@@ -19,7 +19,7 @@ from alignmend.recipes.build import beside
 from alignmend.restore.candidates import Choice, Operands, choose_families
 from alignmend.restore.document import Searched
 from alignmend.restore.front import Measured, pick
-from alignmend.restore.making import make_missing, must_train, operands_of
+from alignmend.restore.making import make_missing, must_train, operands_of, unmade
 from alignmend.restore.measuring import Anchor, Baseline, Measuring, Pair, sound_answers
 from alignmend.restore.opening import Opened, load, open_all
 from alignmend.restore.places import (
@@ -146,6 +146,8 @@ class _Restore:
 
     def help(self) -> int:
         """Search, and nothing else."""
+        if missing := unmade(operands_of(self.opened), self.choice, self.request, self.places.private):
+            raise RecipeError(f"the other restore still makes {' and '.join(missing)}: join it when it searches")
         measuring = self._measuring()
         base = self._baseline(measuring)
         return len(self._search(measuring, base, self._operands()).tried)
