@@ -305,6 +305,27 @@ def test_another_chat_template_is_noted(asked: Request, shipped: Family, tmp_pat
     assert not found.problems
 
 
+@pytest.mark.parametrize(
+    ("kept", "verdict", "told"),
+    [
+        ("tokenizer*", "note", "it differs from the aligned model's: the fine-tune's is used"),
+        ("chat_template.jinja", "note", "it differs from the aligned model's: the fine-tune's is used"),
+        ("tokenizer.json", "ok", "the same in both"),
+        ("adapter*", "ok", "the same in both"),
+    ],
+)
+def test_the_template_that_is_told_of_is_the_one_that_is_used(
+    kept: str, verdict: str, told: str, asked: Request, shipped: Family
+) -> None:
+    adapter = copied(shipped.members["finetuned-lora"], asked.out.parent / "adapter")
+    (adapter / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    for path in {*adapter.iterdir()} - {*adapter.glob(kept), *adapter.glob("adapter*")}:
+        path.unlink()
+    found = row(preflight(replace(asked, finetuned=str(adapter))), "chat template")
+    assert found.verdict == verdict
+    assert told in found.found
+
+
 def test_a_model_without_a_tokenizer_is_refused(asked: Request, shipped: Family, tmp_path: Path) -> None:
     tuned = copied(shipped.members["finetuned"], tmp_path / "tuned")
     for path in tuned.glob("tokenizer*"):

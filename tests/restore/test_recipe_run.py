@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,6 +91,22 @@ def test_other_contrast_pairs_are_another_run(bench: Path) -> None:
     (bench / "contrast.jsonl").write_text((bench / "contrast.jsonl").read_text().splitlines(keepends=True)[0])
     with pytest.raises(AlignmendError, match="exists and is not empty"):
         run_recipe(recipe(bench), bench, bench / "out", Switches(resume=True))
+
+
+def test_another_template_of_the_targets_adapter_is_another_run(bench: Path, shipped: Family) -> None:
+    adapter = bench / "adapter"
+    shutil.copytree(shipped.members["finetuned-lora"], adapter)
+    target = f"target: {shipped.directory}/finetuned,"
+    (bench / "r.yaml").write_text((bench / "r.yaml").read_text().replace(target, f"target: {adapter},"))
+    for note in ("{# one #}", "{# other #}"):
+        with (adapter / "chat_template.jinja").open("a") as file:
+            file.write(note)
+        run_recipe(recipe(bench), bench, bench / note, Switches())
+        ran = run_recipe(recipe(bench), bench, bench / note, Switches(resume=True))
+        template = (bench / note / "chat_template.jinja").read_text()
+        assert template.endswith(note) and ran.written[0].path == bench / note
+    with pytest.raises(AlignmendError, match="exists and is not empty"):
+        run_recipe(recipe(bench), bench, bench / "{# one #}", Switches(resume=True))
 
 
 def test_parts_that_a_finished_run_has_left_are_removed_by_resume(bench: Path) -> None:

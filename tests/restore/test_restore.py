@@ -162,15 +162,30 @@ def test_a_steering_vector_belongs_to_the_output(
     assert_one_message(ran.stderr, "nothing to try: safety_arithmetic", "--servable")
 
 
+def with_own_template(adapter: Path, place: Path) -> Path:
+    """A copy whose chat template is other bytes for the same words."""
+    shutil.copytree(adapter, place)
+    with (place / "chat_template.jinja").open("a", encoding="utf-8") as file:
+        file.write("{# the fine-tune's own #}")
+    return place
+
+
 def test_an_adapter_becomes_a_safe_checkpoint(
     given: list[str], unaligned: list[str], shipped: Family, tmp_path: Path
 ) -> None:
-    adapter = str(shipped.members["finetuned-lora"])
+    adapter = with_own_template(shipped.members["finetuned-lora"], tmp_path / "adapter")
     ran = alignmend("restore", adapter, *given[1:], *unaligned, "--method", "resta", "--out", tmp_path / "out")
     assert ran.returncode == 0, ran.stderr
     assert value(tmp_path / "out", "restored", "harmful", "attack_success_rate") < value(
         tmp_path / "out", "finetuned", "harmful", "attack_success_rate"
     )
+    name = "chat_template.jinja"
+    assert (tmp_path / "out" / name).read_bytes() == (adapter / name).read_bytes()
+    am.verify(tmp_path / "out")
+    ran = alignmend("run", tmp_path / "out" / "recipe.yaml", "--out", tmp_path / "again")
+    assert ran.returncode == 0, ran.stderr
+    assert weights(tmp_path / "again") == weights(tmp_path / "out")
+    assert (tmp_path / "again" / name).read_bytes() == (adapter / name).read_bytes()
 
 
 def test_a_safe_model_is_left_alone(given: list[str], unaligned: list[str], shipped: Family, tmp_path: Path) -> None:
@@ -579,7 +594,7 @@ def test_a_finished_output_of_another_model_is_not_resumed(
 
 def test_an_adapter_comes_out_and_its_recipe_repeats_it(given: list[str], shipped: Family, tmp_path: Path) -> None:
     """The aligned model minus the fine-tune is a safety vector too, and one that is an adapter."""
-    adapter, out = str(shipped.members["finetuned-lora"]), tmp_path / "out"
+    adapter, out = str(with_own_template(shipped.members["finetuned-lora"], tmp_path / "adapter")), tmp_path / "out"
     limits = ["--max-over-refusal", "1", "--min-utility", "0", "--trials", "1"]
     options = ["--unaligned", adapter, "--method", "resta", "--as-adapter", *limits]
     ran = alignmend("restore", adapter, *given[1:], *options, "--out", out)
@@ -588,5 +603,6 @@ def test_an_adapter_comes_out_and_its_recipe_repeats_it(given: list[str], shippe
     assert said.endswith("--out DIR --as-adapter")
     ran = alignmend("run", out / "recipe.yaml", "--out", tmp_path / "again", "--as-adapter")
     assert ran.returncode == 0, ran.stderr
-    name = "adapter_model.safetensors"
-    assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes()
+    for name in ("adapter_model.safetensors", "chat_template.jinja"):
+        assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes()
+    assert (out / "chat_template.jinja").read_bytes() == (Path(adapter) / "chat_template.jinja").read_bytes()

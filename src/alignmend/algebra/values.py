@@ -7,7 +7,7 @@ nothing else type-checks, and nothing else runs. Building an expression reads no
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import overload
 
 from alignmend.algebra.nodes import (
@@ -24,6 +24,7 @@ from alignmend.algebra.nodes import (
     summed,
 )
 from alignmend.errors import ParameterError
+from alignmend.io.adapter import AdapterFolder
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ class Checkpoint:
 
     root: Source
     change: DeltaNode | None = None
+    speaker: AdapterFolder | None = field(default=None, compare=False, repr=False)
+    """The adapter that made this model of its root: its tokenizer and chat template go before the root's."""
 
     def __add__(self, other: Delta) -> Checkpoint:
         """The point moved along a delta."""
@@ -96,7 +99,7 @@ class Checkpoint:
         return self._moved(scaled(-1.0, other.node)) if isinstance(other, Delta) else NotImplemented
 
     def _moved(self, node: DeltaNode) -> Checkpoint:
-        return Checkpoint(self.root, node if self.change is None else summed(self.change, node))
+        return replace(self, change=node if self.change is None else summed(self.change, node))
 
 
 def _difference(minuend: Checkpoint, subtrahend: Checkpoint) -> DeltaNode:

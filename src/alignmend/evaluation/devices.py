@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from alignmend.errors import FileFormatError, ParameterError, missing_extra
 from alignmend.evaluation.quiet import one_line, quiet_hub
 from alignmend.io.adapter_config import CONFIG_NAME
+from alignmend.io.companions import by_name, find_tokenizer_files, is_whole_tokenizer, superseded
+from alignmend.io.copies import copy_files
 from alignmend.io.folder import is_adapter_folder
 from alignmend.io.strict_json import read_object
 
@@ -28,8 +31,9 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 def load_model(path: Path | str, device: str | None = None, dtype: str = "auto") -> tuple[Any, Any]:
     """Model and tokenizer of a Hugging Face folder or cached hub id, ready to answer on `device`.
 
-    An adapter's folder is loaded onto the base that it names, with the base's tokenizer where it has none. `device` is
-    a GPU where there is one, unless given. `dtype` `auto` is float32 on a CPU, the stored one elsewhere.
+    An adapter's folder is loaded onto the base that it names, with what it has of a tokenizer and a chat template in
+    place of the base's. `device` is a GPU where there is one, unless given. `dtype` `auto` is float32 on a CPU, the
+    stored one elsewhere.
     """
     if dtype not in DTYPES:
         raise ParameterError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
@@ -59,8 +63,24 @@ def _load_adapted(folder: Path, device: str | None, dtype: str) -> tuple[Any, An
             model.load_adapter(str(folder))
     except (OSError, ValueError, KeyError) as error:
         raise FileFormatError(f"{folder}: its adapter cannot be loaded: {one_line(error)}") from error
-    own = (folder / "tokenizer_config.json").is_file()
-    return model.eval(), load_tokenizer(folder) if own else tokenizer
+    return model.eval(), adapted_tokenizer(folder, tokenizer)
+
+
+def adapted_tokenizer(folder: Path, base: Any) -> Any:
+    """The tokenizer of the adapter in `folder`: its own, or the `base` tokenizer with what the folder has of one."""
+    own = by_name(folder, find_tokenizer_files(folder))
+    if is_whole_tokenizer(own):
+        return load_tokenizer(folder)
+    if not own:
+        return base
+    with TemporaryDirectory() as place:
+        mixed = Path(place)
+        base.save_pretrained(mixed)
+        for name, path in by_name(mixed, [path for path in mixed.rglob("*") if path.is_file()]).items():
+            if superseded(name, own):
+                path.unlink()
+        copy_files(own, mixed)
+        return load_tokenizer(mixed)
 
 
 def _base_of(folder: Path) -> str | Path:

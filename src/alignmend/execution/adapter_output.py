@@ -24,6 +24,7 @@ from alignmend.execution.save import Saved
 from alignmend.execution.steps import StepTable
 from alignmend.io.adapter import AdapterFolder, LowRankPart, low_rank_parts
 from alignmend.io.adapter_write import WEIGHTS_NAME, write_adapter_files
+from alignmend.io.copies import copy_files, tokenizer_of
 from alignmend.io.header import read_header
 from alignmend.io.staging import settle, staging
 
@@ -43,7 +44,7 @@ def save_adapter(
     hash_inputs: bool = False,
     description: Description | None = None,
 ) -> Saved:
-    """Write `checkpoint` to the folder `out` as a PEFT adapter on its root.
+    """Write `checkpoint` to the folder `out` as a PEFT adapter on its root, with its target's own tokenizer.
 
     Possible where the change is a weighted sum of plain low-rank adapters on one base: factors are concatenated, so
     that A* = [A_1; ...], B* = [c_1 s_1 B_1, ...] and the delta is exact, its rank the sum of ranks; or, with `rank`,
@@ -58,7 +59,8 @@ def save_adapter(
     adapters = _low_rank_terms(checkpoint)
     resolve(checkpoint)
     described = description or Description()
-    done = finished(path, checkpoint, described, {WEIGHTS_NAME: None}) if resume else None
+    tokenizer = tokenizer_of(checkpoint.speaker)
+    done = finished(path, checkpoint, described, {WEIGHTS_NAME: None}, tokenizer) if resume else None
     same_rank = done is not None and ((_EXACT in done.notes) if rank is None else _cut_to(rank, done.notes))
     if done is not None and same_rank and _dtypes(path / WEIGHTS_NAME) == {DTYPES[dtype or "float32"]}:
         settle(path)
@@ -79,6 +81,7 @@ def save_adapter(
             embeddings=embeddings,
             dtype=DTYPES[dtype or "float32"],
         )
+        copy_files(tokenizer, stage.path)
         manifest = write_records(
             stage.path,
             checkpoint,

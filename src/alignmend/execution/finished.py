@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from alignmend.algebra.notation import notation
 from alignmend.algebra.values import Checkpoint
 from alignmend.errors import FileFormatError
 from alignmend.execution.description import Description
-from alignmend.execution.operands import file_states, identities, label_all, operands_of, versions
+from alignmend.execution.operands import file_states, identities, label_all, operands_of, states, versions
+from alignmend.io.companions import is_tokenizer_file
 from alignmend.io.manifest import MANIFEST_NAME, Input, Manifest, read_manifest
 
 
 def finished(
-    out: Path, checkpoint: Checkpoint, description: Description, files: Mapping[str, int | None]
+    out: Path,
+    checkpoint: Checkpoint,
+    description: Description,
+    files: Mapping[str, int | None],
+    companions: Mapping[str, Path],
 ) -> Manifest | None:
     """The manifest at `out` where it tells of the same recipe, arithmetic, inputs and versions, else None.
 
-    `files` are names that must be among its outputs, with their sizes where they are known. Inputs must not have
-    changed since.
+    `files` are names that must be among its outputs, with their sizes where they are known, `companions` what was to be
+    copied beside them. Inputs and companions must not have changed since.
     """
     try:
         manifest = read_manifest(out)
@@ -34,9 +39,20 @@ def finished(
         and manifest.expression == notation(checkpoint, labels)
         and _headers(manifest.inputs) == _headers(identities(operands, labels, content_hash=False))
         and _headers(manifest.data) == _headers(description.data)
-        and all(changed < written for _, _, changed in file_states(operands))
+        and all(changed < written for _, _, changed in (*file_states(operands), *states(companions.values())))
+        and _tokenizer(output.file for output in manifest.outputs) == _tokenizer(companions)
     )
-    return manifest if same and _is_whole(manifest, out, files) else None
+    return manifest if same and _is_whole(manifest, out, {**files, **_sizes(companions)}) else None
+
+
+def _sizes(companions: Mapping[str, Path]) -> dict[str, int | None]:
+    """Of what is copied byte for byte; the config may have been told another dtype."""
+    return {name: None if name == "config.json" else path.stat().st_size for name, path in companions.items()}
+
+
+def _tokenizer(names: Iterable[str]) -> set[str]:
+    """One that has gone since it was copied tells of itself by no date."""
+    return {name for name in names if is_tokenizer_file(name)}
 
 
 def _headers(inputs: Mapping[str, Input]) -> dict[str, list[tuple[str, int, str]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -57,8 +57,13 @@ def input_files(operands: tuple[Operand, ...]) -> list[Path]:
 
 def file_states(operands: tuple[Operand, ...]) -> list[tuple[Path, int, int]]:
     """Path, size and time of change (ns) of every weight file; raises `FileFormatError` where one has vanished."""
+    return states(input_files(operands))
+
+
+def states(paths: Iterable[Path]) -> list[tuple[Path, int, int]]:
+    """Path, size and time of change (ns) of each file; raises `FileFormatError` where one has vanished."""
     found = []
-    for path in input_files(operands):
+    for path in paths:
         try:
             status = path.stat()
         except OSError as error:

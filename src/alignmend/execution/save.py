@@ -15,7 +15,7 @@ from alignmend.algebra.walks import rankings_of
 from alignmend.execution.description import Description, write_records
 from alignmend.execution.files import Files
 from alignmend.execution.finished import finished
-from alignmend.execution.operands import file_states, operands_of, refuse_own_input, versions
+from alignmend.execution.operands import file_states, operands_of, refuse_own_input, states, versions
 from alignmend.execution.plan import output_dtype, output_shards
 from alignmend.execution.ranking import find_thresholds
 from alignmend.execution.rounding import Rounding, check_rounding
@@ -23,7 +23,7 @@ from alignmend.execution.same_scores import same_scores
 from alignmend.execution.steps import StepTable
 from alignmend.execution.stream import stream
 from alignmend.execution.threads import thread_count
-from alignmend.io.copies import copy_companions
+from alignmend.io.copies import companions_of, copy_companions
 from alignmend.io.manifest import Manifest
 from alignmend.io.shards import INDEX_NAME, Shard, index_text
 from alignmend.io.staging import Staging, check_space, settle, staging
@@ -125,6 +125,7 @@ class _Run:
         """What is to be said of the scores."""
         self.threads = thread_count(options.threads)
         self.inputs = operands_of(checkpoint)
+        self.companions = companions_of(checkpoint.root.folder, checkpoint.speaker)
 
     def run(self) -> Saved:
         structure = resolve(self.checkpoint)
@@ -151,7 +152,8 @@ class _Run:
 
     def _finished(self, shards: tuple[Shard, ...]) -> Manifest | None:
         """What an earlier run has finished: then there is nothing left to resume."""
-        done = finished(self.out, self.checkpoint, self.description, {shard.file: shard.size for shard in shards})
+        sizes = {shard.file: shard.size for shard in shards}
+        done = finished(self.out, self.checkpoint, self.description, sizes, self.companions)
         if done is None or not all(_begins(self.out / shard.file, shard.header) for shard in shards):
             return None
         mode = (self.options.rounding, self.options.seed if self.options.rounding == "stochastic" else None)
@@ -173,7 +175,7 @@ class _Run:
         thresholds: Thresholds,
     ) -> Manifest:
         target = self.checkpoint.root.folder
-        copy_companions(target, stage.path, dtype=self.options.dtype)
+        copy_companions(target, stage.path, dtype=self.options.dtype, adapter=self.checkpoint.speaker)
         if len(shards) > 1:
             total = sum(shard.size - len(shard.header) for shard in shards)
             (stage.path / INDEX_NAME).write_text(index_text(shards, total), encoding="utf-8")
@@ -199,6 +201,7 @@ class _Run:
                 repr(self.checkpoint),
                 options,
                 file_states(self.inputs),
+                [*zip(self.companions, states(self.companions.values()), strict=True)],
                 [shard.header for shard in shards],
                 versions(),
                 self.description.data,

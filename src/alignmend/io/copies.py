@@ -4,25 +4,48 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
+from alignmend.io.adapter import AdapterFolder
+from alignmend.io.companions import by_name, find_tokenizer_files, superseded
 from alignmend.io.folder import CheckpointFolder
 
 _DTYPE_KEYS = ("dtype", "torch_dtype")
 
 
-def copy_companions(source: CheckpointFolder, folder: Path, *, dtype: str | None) -> None:
-    """Copy the companions of `source` into `folder`; where `dtype` is given, `config.json` says so."""
-    for path in source.companions:
-        copy = folder / path.relative_to(source.path)
+def companions_of(source: CheckpointFolder, adapter: AdapterFolder | None) -> dict[str, Path]:
+    """What the model that `adapter` makes of `source` has beside its weights, by name: its own tokenizer goes first."""
+    own = tokenizer_of(adapter)
+    return {
+        name: path for name, path in by_name(source.path, source.companions).items() if not superseded(name, own)
+    } | own
+
+
+def tokenizer_of(adapter: AdapterFolder | None) -> dict[str, Path]:
+    """The tokenizer files in an adapter's folder, by name; none without an adapter."""
+    return {} if adapter is None else by_name(adapter.path, find_tokenizer_files(adapter.path))
+
+
+def copy_companions(
+    source: CheckpointFolder, folder: Path, *, dtype: str | None, adapter: AdapterFolder | None = None
+) -> None:
+    """Copy the companions of `source` as `adapter` changes them; where `dtype` is given, `config.json` says so."""
+    files = companions_of(source, adapter)
+    copy_files(files, folder)
+    if dtype is not None and "config.json" in files:
+        (folder / "config.json").write_text(
+            json.dumps(_with_dtype(dict(source.config), dtype), indent=2, ensure_ascii=False) + "\n",
+            encoding="utf-8",
+        )
+
+
+def copy_files(files: Mapping[str, Path], folder: Path) -> None:
+    """Copy `files` into `folder` under their names there."""
+    for name, path in files.items():
+        copy = folder / name
         copy.parent.mkdir(parents=True, exist_ok=True)
-        if path.name == "config.json" and dtype is not None:
-            copy.write_text(
-                json.dumps(_with_dtype(dict(source.config), dtype), indent=2, ensure_ascii=False) + "\n",
-                encoding="utf-8",
-            )
-        else:
-            shutil.copyfile(path, copy)
+        shutil.copyfile(path, copy)
 
 
 def _with_dtype(config: dict[str, object], dtype: str) -> dict[str, object]:

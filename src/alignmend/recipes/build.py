@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,9 @@ class Operands:
             if reference.prefix:
                 raise RecipeError(f"{role} is {part.what}, whose names follow its base: leave prefix out")
             base = self._base(role, reference, part)
-            return base + self._part(role, reference, location, base, part)
+            delta = self._part(role, reference, location, base, part)
+            own = delta.node.adapter.adapter if isinstance(delta.node, AdapterDelta) else None
+            return replace(base + delta, speaker=own)
         if reference.base is not None:
             raise RecipeError(f"{role} is a full checkpoint, so base has no meaning: leave it out")
         model = open_checkpoint(location, revision=reference.revision, prefix=reference.prefix)

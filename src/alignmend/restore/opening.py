@@ -68,11 +68,10 @@ def _layers(config: Mapping[str, Any]) -> int:
     return count
 
 
-def load(opened: Opened, finetuned: str, *, device: str | None, dtype: str) -> tuple[Any, Any]:
+def load(opened: Opened, *, device: str | None, dtype: str) -> tuple[Any, Any]:
     """The model that weights are put into, and the fine-tune's tokenizer (an adapter may have one of its own)."""
-    from alignmend.evaluation.devices import load_model, load_tokenizer
+    from alignmend.evaluation.devices import adapted_tokenizer, load_model
 
     model, tokenizer = load_model(opened.folder, device, dtype)
-    if opened.is_adapter and (Path(finetuned) / "tokenizer_config.json").is_file():
-        tokenizer = load_tokenizer(finetuned)
-    return model, tokenizer
+    speaker = opened.finetuned.speaker
+    return model, tokenizer if speaker is None else adapted_tokenizer(speaker.path, tokenizer)

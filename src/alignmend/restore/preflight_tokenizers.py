@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from alignmend.io.companions import by_name, decides_template, find_tokenizer_files
 from alignmend.io.tokenizers import TokenizerDifference, compare_tokenizers, listed
 from alignmend.restore.preflight_findings import Finding, note, ok, problem
 
@@ -20,9 +21,10 @@ def look_at_tokenizers(folders: Mapping[str, Path], *, is_adapter: bool, allow_u
     if not _has_tokenizer(home):
         yield problem("tokenizer", f"{home} has none", "copy the tokenizer's files of the parent into the folder")
         return
-    found = compare_tokenizers(aligned, home)
+    found = compare_tokenizers(aligned, tuned)
     yield _tokens(found or TokenizerDifference(), allow_unrelated)
-    if found is not None and found.template:
+    home = aligned if is_adapter and _leaves_template(tuned) else tuned
+    if found is not None and found.template and home is tuned:
         text = "it differs from the aligned model's: the fine-tune's is used, and kept in the output"
         yield note("chat template", text, "--template names another one")
     elif not _has_template(home):
@@ -42,6 +44,11 @@ def _tokens(found: TokenizerDifference, allow_unrelated: bool) -> Finding:
     if parts:
         return note("tokenizer", "; ".join(parts), "make sure that token ids agree")
     return ok("tokenizer", "the same tokens in both")
+
+
+def _leaves_template(adapter: Path) -> bool:
+    """Whether an adapter's folder says nothing of templates, so that the aligned model's stays."""
+    return not decides_template(by_name(adapter, find_tokenizer_files(adapter)))
 
 
 def _has_tokenizer(folder: Path) -> bool:

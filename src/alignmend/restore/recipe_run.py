@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from alignmend.errors import FileFormatError, OutputError
 from alignmend.io.atomic import make_folder, no_empty_folders
+from alignmend.io.companions import by_name, is_tokenizer_file
 from alignmend.io.identity import sha256_of
 from alignmend.io.manifest import MANIFEST_NAME, Input, InputFile, Manifest, read_manifest
 from alignmend.io.private import MARKER_NAME, mark_private
@@ -161,11 +162,16 @@ def _same_files(asked: Mapping[str, Input], told: Mapping[str, Input]) -> bool:
 
 
 def _newest(recipe: Recipe, folder: Path) -> int:
-    """When the weights of the models that the recipe names were last written, in nanoseconds."""
+    """When weights and tokenizers of the models that the recipe names were last written, in nanoseconds."""
     given = (one for role in recipe.models.values() for one in (role if isinstance(role, list) else [role]))
     places = [beside(one.path, folder) for one in given]
-    files = [path for place in places for path in (place.glob("*.safetensors") if place.is_dir() else [place])]
+    files = [path for place in places for path in (_model_files(place) if place.is_dir() else [place])]
     return max((path.stat().st_mtime_ns for path in files if path.is_file()), default=0)
+
+
+def _model_files(folder: Path) -> list[Path]:
+    inside = by_name(folder, folder.glob("*"))
+    return [path for name, path in inside.items() if path.suffix == ".safetensors" or is_tokenizer_file(name)]
 
 
 def _whole(place: Path) -> Manifest | None:

@@ -172,7 +172,7 @@ class _Restore:
 
     def _measuring(self) -> Measuring:
         prompts = self.request.prompts
-        loaded = load(self.opened, self.request.finetuned, device=prompts.device, dtype=prompts.dtype)
+        loaded = load(self.opened, device=prompts.device, dtype=prompts.dtype)
         place = InPlace(loaded[0], self.opened.finetuned, memory=room_to_hold(available_memory() or 0))
         return Measuring(place, loaded, self.split, self.judge, prompts)
 
