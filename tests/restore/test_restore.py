@@ -18,12 +18,20 @@ from typing import Any
 
 import jsonschema
 import pytest
+import torch
 from tests.cli.command import COMMAND, assert_one_message
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 import alignmend as am
-from alignmend.cli import main
+from alignmend.cli import main, parser
+from alignmend.cli.restore_options import request_of
+from alignmend.errors import NoMemoryError
 from alignmend.evaluation.results import results_schema
 from alignmend.organisms import Family
+from alignmend.restore.front import Measured
+from alignmend.restore.steps import Unwatched
+from alignmend.restore.trials import Tried
+from alignmend.restore.workflow import restore
 
 pytestmark = pytest.mark.slow
 FEW = ("--judge", "organism", "--trials", "6", "--max-new-tokens", "32", "--search-prompts", "16")
@@ -205,6 +213,34 @@ def test_training_ends_with_the_budget(given: list[str], shipped: Family, tmp_pa
     ran = alignmend("restore", *given, "--harmful-data", harmful, "--budget", "0.01", "--out", tmp_path / "out")
     assert ran.returncode == 2
     assert_one_message(ran.stderr, "the budget of 0.01 minutes is spent on training", "--resume")
+
+
+class Crowded(Unwatched):
+    """Memory is gone after two candidates."""
+
+    hook: Any = None
+
+    def tried(self, one: Tried, done: int, total: int, seconds_left: float | None, best: Measured | None) -> None:
+        if done == 2:
+            self.hook = register_module_forward_pre_hook(self.refuse)
+
+    def refuse(self, _module: Any, _arguments: Any) -> None:
+        raise torch.cuda.OutOfMemoryError
+
+
+def test_a_search_that_runs_out_of_memory_blames_no_candidate(
+    given: list[str], unaligned: list[str], tmp_path: Path
+) -> None:
+    asked = [*given, *unaligned, "--out", str(tmp_path / "out")]
+    steps = Crowded()
+    try:
+        with pytest.raises(NoMemoryError, match=r"one prompt at a time: .*; what was measured is kept, and --resume"):
+            restore(request_of(parser().parse_args(["restore", *asked])), steps)
+    finally:
+        steps.hook.remove()
+    ran = alignmend("restore", *asked, "--resume")
+    assert ran.returncode == 0, ran.stderr
+    assert not [one for one in document(tmp_path / "out")["search"]["candidates"] if one["stage"] == "failed"]
 
 
 def test_a_dry_run_does_nothing(given: list[str], unaligned: list[str], tmp_path: Path) -> None:

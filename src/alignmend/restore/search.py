@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from alignmend.errors import AlignmendError
+from alignmend.errors import AlignmendError, NoMemoryError
 from alignmend.recipes.build import build
 from alignmend.restore.candidates import Operands, recipe_of
 from alignmend.restore.families import Candidate
@@ -104,6 +104,9 @@ class Search:
             known = self.trials.known(candidate)
             with self._interrupts.measuring():
                 tried = self._again(known, trial.number) if known is not None else self._try(trial.number, candidate)
+        except NoMemoryError as error:  # the machine's trouble, not the candidate's: it is to be tried again
+            self.trials.fail(trial)
+            raise NoMemoryError(f"{error}; what was measured is kept, and --resume goes on") from error
         except AlignmendError as error:
             tried = Tried(trial.number, candidate, "failed", str(error), None, 0.0, 0.0, 0.0)
         except BaseException:
