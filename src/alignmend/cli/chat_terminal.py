@@ -6,6 +6,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
+from alignmend.cli.plain import plain_console
 from alignmend.errors import AlignmendError
 
 if TYPE_CHECKING:
@@ -50,9 +51,7 @@ def _go_on(chat: Chat, line: str) -> bool:
 
 
 def _ask(chat: Chat, prompt: str) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False, markup=False)
+    console = plain_console()
     if len(chat.speakers) == 2 and console.width >= WIDE:
         _in_columns(chat, prompt, console)
     else:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from alignmend.cli.plain import plain_console
 from alignmend.cli.progress import Report, progress
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from alignmend.restore.trials import Tried
     from alignmend.restore.workflow import Ended
 
-_MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "problem": "[bold red]problem[/]"}
+_STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 
 
 class ScreenSteps:
@@ -59,8 +60,7 @@ class ScreenSteps:
 
     def checked(self, found: Preflight, choice: Choice | None) -> None:
         """The preflight's table."""
-        rows = [(one.check, one.found, _MARKS[one.verdict], one.remedy) for one in found.findings]
-        self._print(_preflight_table(rows))
+        self._print(_preflight_table(found))
         if choice is not None:
             self._print(f"to try: {', '.join(choice.families)}")
             for one in choice.left_out:
@@ -134,6 +134,8 @@ class ScreenSteps:
         """Fine-tuned against restored on the report prompts."""
         if ended.proof is None:
             return
+        from rich.text import Text
+
         proof = ended.proof
         self._print("on the report prompts, which the search never saw:")
         self._print(f"  fine-tuned: {_worth(proof.before)}")
@@ -141,23 +143,25 @@ class ScreenSteps:
         for what, one in proof.paired.items():
             self._print(f"  {what}: {one.fixed} prompts only before, {one.broken} only after, p = {one.p_value:.2g}")
         for text in proof.broken:
-            self._print(f"  [yellow]beyond its limit on these prompts:[/] {text}")
+            self._print(Text.assemble(("  beyond its limit on these prompts:", "yellow"), f" {text}"))
 
     def _print(self, what: Any) -> None:
         if self._quiet:
             return
-        from rich.console import Console
+        from rich.table import Table
 
-        Console().print(what, highlight=False, soft_wrap=isinstance(what, str))
+        plain_console().print(what, soft_wrap=not isinstance(what, Table))
 
 
-def _preflight_table(rows: Sequence[tuple[str, str, str, str]]) -> Table:
+def _preflight_table(found: Preflight) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("check", "found", "", box=SIMPLE_HEAD)
-    for check, found, mark, remedy in rows:
-        table.add_row(check, f"{found}\n[dim]{remedy}[/]" if remedy else found, mark)
+    for one in found.findings:
+        remedy = (f"\n{one.remedy}", "dim") if one.remedy else ""
+        table.add_row(one.check, Text.assemble(one.found, remedy), Text(one.verdict, _STYLES[one.verdict]))
     return table
 
 
