@@ -7,6 +7,7 @@ import os
 import pty
 import select
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -111,6 +112,17 @@ def test_what_is_wrong_is_told_in_one_message(shipped: Family, arguments: list[s
     done = alignmend("chat", shipped.members["aligned"], *arguments, input=lines)
     assert done.returncode == 2
     assert_one_message(done.stderr, said)
+
+
+@pytest.mark.parametrize("locale", ["C.UTF-8", "C", "POSIX"])
+def test_lines_that_are_not_utf_8_are_named(shipped: Family, locale: str) -> None:
+    command = [*COMMAND, "chat", str(shipped.members["aligned"])]
+    settings = {**os.environ, "LC_ALL": locale}
+    lines = f"{SUM}\r\n".encode() + b"\xff\xfe\n"
+    done = subprocess.run(command, input=lines, capture_output=True, timeout=120, check=False, env=settings)
+    assert done.returncode == 2
+    assert done.stdout == b"the answer is eight.\n"
+    assert_one_message(done.stderr.decode(), "line 2 of standard input is not UTF-8: convert it")
 
 
 def test_on_a_terminal_there_are_commands_and_ctrl_d_leaves(shipped: Family, tmp_path: Path) -> None:
