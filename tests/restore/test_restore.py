@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pty
+import re
 import select
 import shutil
 import signal
@@ -384,9 +385,14 @@ def test_on_a_terminal_control_c_asks_and_another_candidate_may_be_taken(
     )  # fmt: skip
     os.close(other)
     screen = Screen(terminal)
-    until_searching(process, tmp_path / "out-search", 8)  # type: ignore[arg-type]
+    screen.until("[8/500")
     process.send_signal(signal.SIGINT)
     screen.until("go on searching?")
+    lines, _, standing = " ".join(screen.shown.split()).partition("candidates measured")
+    assert re.search(r"\[\d/500, \d+\.\d min left\] \w+ \(.*?attack success .*?; best: \w+ \(", lines)
+    marks = re.findall(r"(?:^|\n)(▸| |!) \w+ \(.*: attack success", standing_lines(screen.shown))
+    assert marks == sorted(marks, key="▸ !".index) and marks.count("▸") == 1, standing
+    assert "▸ best within the limits, ! beyond a limit" in standing
     os.write(terminal, b"n\n")
     screen.until("Enter writes the chosen one")
     os.write(terminal, b"q\n")
@@ -394,6 +400,10 @@ def test_on_a_terminal_control_c_asks_and_another_candidate_may_be_taken(
     assert process.wait(60) == 1
     assert not (tmp_path / "out").exists()
     assert (tmp_path / "out-search").is_dir()
+
+
+def standing_lines(shown: str) -> str:
+    return shown.rpartition("candidates measured")[2].replace("\r", "")
 
 
 class Screen:

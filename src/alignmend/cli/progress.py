@@ -14,6 +14,8 @@ Report: TypeAlias = Callable[[str, int, int], None]
 """What is being done, how much is done, and of how much."""
 
 _SECONDS_BETWEEN_LINES = 10.0
+_PACE_SECONDS = 1800.0
+"""So long a bar remembers: of its steps one may take minutes."""
 
 
 @contextmanager
@@ -38,7 +40,9 @@ def _bars() -> Iterator[Report]:
         TextColumn("{task.percentage:3.0f}%"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=plain_console(stderr=True), transient=True) as shown:
+    with Progress(
+        *columns, console=plain_console(stderr=True), transient=True, speed_estimate_period=_PACE_SECONDS
+    ) as shown:
         tasks: dict[str, TaskID] = {}
 
         def report(what: str, done: int, total: int) -> None:

@@ -13,7 +13,7 @@ from alignmend.errors import AlignmendError, NoMemoryError
 from alignmend.recipes.build import build
 from alignmend.restore.candidates import Operands, recipe_of
 from alignmend.restore.families import Candidate
-from alignmend.restore.front import Measured, pick
+from alignmend.restore.front import Measured, Standing, pick, standing
 from alignmend.restore.interrupts import Interrupts
 from alignmend.restore.measuring import Baseline, Measuring, Screen
 from alignmend.restore.request import Request
@@ -36,7 +36,7 @@ class Watch(Protocol):
     def tried(self, one: Tried, done: int, total: int, seconds_left: float | None, best: Measured | None) -> None:
         """A trial has ended."""
 
-    def interrupted(self, measured: Sequence[Measured]) -> bool:
+    def interrupted(self, standing: Standing) -> bool:
         """Ctrl-C: whether to go on searching."""
 
 
@@ -76,7 +76,7 @@ class Search:
                 try:
                     self._told(self._next(), watch)
                 except KeyboardInterrupt:
-                    if not watch.interrupted(self.measured()):
+                    if not watch.interrupted(standing(self.measured(), self.request.limits, self.base.worth)):
                         break
         self.measuring.place.undo()
         return self.measured()
