@@ -142,6 +142,18 @@ def test_on_a_terminal_there_are_commands_and_ctrl_d_leaves(shipped: Family, tmp
     assert json.loads(file.read_text())["messages"][-1] == {"role": "assistant", "content": "the answer is eight."}
 
 
+def test_what_is_typed_and_is_not_utf_8_loses_no_conversation(shipped: Family) -> None:
+    talk = Terminal(shipped.members["aligned"], columns=80)
+    talk.until("> ")
+    os.write(talk.end, b"a \xff\xfe b\n")
+    talk.until("that was not UTF-8")
+    talk.until("> ")
+    talk.type(f"{SUM}\n")
+    talk.until("the answer is eight.")
+    talk.type("/quit\n")
+    assert talk.code() == 0
+
+
 def test_ctrl_c_at_the_prompt_leaves_without_an_error(shipped: Family) -> None:
     talk = Terminal(shipped.members["aligned"], "--against", shipped.members["finetuned"], columns=120)
     talk.until("Ctrl-D leaves.")

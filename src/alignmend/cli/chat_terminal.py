@@ -26,11 +26,22 @@ def talk(chat: Chat) -> int:
     _introduce(chat)
     _prepare_editing()
     try:
-        while _go_on(chat, input("> ")):
+        while _go_on(chat, _typed()):
             pass
     except (EOFError, KeyboardInterrupt):
         print()
     return 0
+
+
+def _typed() -> str:
+    """The next line, an empty one where its bytes are no text."""
+    try:
+        line = input("> ")
+        line.encode("utf-8")  # lone surrogates stand for bytes that were let through
+    except UnicodeError:
+        print("that was not UTF-8: set the terminal to it")
+        return ""
+    return line
 
 
 def _go_on(chat: Chat, line: str) -> bool:
