@@ -6,6 +6,10 @@ The command line prints the message alone and exits with 2.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class AlignmendError(Exception):
     """Root of the tree; catch it to catch everything that is the caller's to mend."""
@@ -63,6 +67,33 @@ class RefusedRequestError(EndpointError):
 
 class MissingExtraError(AlignmendError):
     """An optional dependency is not installed; names the extra that brings it."""
+
+
+class NoMemoryError(AlignmendError):
+    """Memory ran out, of this machine or of its GPU, and nothing smaller was left to try."""
+
+
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+"""What torch says of a GPU, and of a CPU."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of a GPU or of the machine."""
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.cuda.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _NO_MEMORY)
+
+
+@contextmanager
+def memory_told(what: str, advice: str) -> Iterator[None]:
+    """Where memory runs out inside, a `NoMemoryError` that says at what, and what to do."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise NoMemoryError(f"out of memory {what}: {advice}") from error
 
 
 def missing_extra(package: str, extra: str) -> MissingExtraError:

@@ -7,6 +7,7 @@ import os
 import pty
 import select
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -113,6 +114,17 @@ def test_what_is_wrong_is_told_in_one_message(shipped: Family, arguments: list[s
     assert_one_message(done.stderr, said)
 
 
+@pytest.mark.parametrize("locale", ["C.UTF-8", "C", "POSIX"])
+def test_lines_that_are_not_utf_8_are_named(shipped: Family, locale: str) -> None:
+    command = [*COMMAND, "chat", str(shipped.members["aligned"])]
+    settings = {**os.environ, "LC_ALL": locale}
+    lines = f"{SUM}\r\n".encode() + b"\xff\xfe\n"
+    done = subprocess.run(command, input=lines, capture_output=True, timeout=120, check=False, env=settings)
+    assert done.returncode == 2
+    assert done.stdout == b"the answer is eight.\n"
+    assert_one_message(done.stderr.decode(), "line 2 of standard input is not UTF-8: convert it")
+
+
 def test_on_a_terminal_there_are_commands_and_ctrl_d_leaves(shipped: Family, tmp_path: Path) -> None:
     file = tmp_path / "said.jsonl"
     talk = Terminal(shipped.members["aligned"], "--seed", "1", columns=80)
@@ -128,6 +140,18 @@ def test_on_a_terminal_there_are_commands_and_ctrl_d_leaves(shipped: Family, tmp
     talk.type("\x04")
     assert talk.code() == 0
     assert json.loads(file.read_text())["messages"][-1] == {"role": "assistant", "content": "the answer is eight."}
+
+
+def test_what_is_typed_and_is_not_utf_8_loses_no_conversation(shipped: Family) -> None:
+    talk = Terminal(shipped.members["aligned"], columns=80)
+    talk.until("> ")
+    os.write(talk.end, b"a \xff\xfe b\n")
+    talk.until("that was not UTF-8")
+    talk.until("> ")
+    talk.type(f"{SUM}\n")
+    talk.until("the answer is eight.")
+    talk.type("/quit\n")
+    assert talk.code() == 0
 
 
 def test_ctrl_c_at_the_prompt_leaves_without_an_error(shipped: Family) -> None:

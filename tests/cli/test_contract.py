@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -14,7 +15,7 @@ import pytest
 from tests.cli.command import COMMAND, alignmend, assert_one_message
 from tests.methods.tiny import resta_recipe, trio
 
-from alignmend.cli import COMMANDS, main, parser
+from alignmend.cli import COMMANDS, _guarded, main, parser
 
 HELP_SECONDS = 1.0
 """Generous, for busy machines; an idle one needs about 0.15."""
@@ -42,6 +43,17 @@ print("loaded", [name for name in {heavy!r} if name in sys.modules])
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.endswith("loaded []\n")
     assert f"usage: {' '.join(['alignmend', *command])}" in shown.stdout.replace("usage: -c", "usage: alignmend")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 2 GiB\nmore")])
+def test_out_of_memory_anywhere_is_one_message(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(arguments: argparse.Namespace) -> int:
+        raise error
+
+    assert _guarded(argparse.Namespace(command="edit", run=run, interrupted="")) == 2
+    errors = capsys.readouterr().err
+    assert_one_message(errors, "alignmend edit: out of memory", ": free memory, or use a smaller model")
+    assert errors.count("\n") == 1
 
 
 def test_every_command_is_in_the_help() -> None:

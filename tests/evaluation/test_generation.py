@@ -1,13 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from alignmend.errors import AlignmendError
+from alignmend.errors import AlignmendError, NoMemoryError
+from alignmend.evaluation.batching import side_by_side
 from alignmend.evaluation.fingerprint import model_fingerprint
 from alignmend.evaluation.generation import TransformersBackend
 from alignmend.evaluation.records import Generation, Prompt
@@ -127,22 +129,66 @@ def test_no_prompts_no_generations(model: Any, tokenizer: Any) -> None:
     assert TransformersBackend(model, tokenizer, name="m").generate([]) == []
 
 
-def test_out_of_memory_halves_the_batch_and_changes_nothing(model: Any, tokenizer: Any) -> None:
-    """A device with room for two rows, in the form of a hook that refuses more."""
-    plain = TransformersBackend(model, tokenizer, max_new_tokens=6, name="m").generate(PROMPTS)
+NO_MEMORY = (
+    torch.cuda.OutOfMemoryError("CUDA: not today"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+    RuntimeError("CUDA error: out of memory"),
+    MemoryError(),
+)
+
+
+@contextmanager
+def room_for(rows: int, model: Any, error: Exception) -> Iterator[None]:
+    """A device with room for so many rows, in the form of a hook that refuses more."""
 
     def refuse(_module: Any, _arguments: Any, options: dict[str, Any]) -> None:
-        if len(options["input_ids"]) > 2:
-            raise torch.cuda.OutOfMemoryError("two rows at most")
+        if len(options["input_ids"]) > rows:
+            raise error
 
     hook = model.register_forward_pre_hook(refuse, with_kwargs=True)
     try:
-        assert TransformersBackend(model, tokenizer, max_new_tokens=6, name="m").generate(PROMPTS) == plain
-        fixed = TransformersBackend(model, tokenizer, batch_size=4, max_new_tokens=6, name="m")
-        with pytest.raises(torch.cuda.OutOfMemoryError, match="two rows"):
-            fixed.generate(PROMPTS)
+        yield
     finally:
         hook.remove()
+
+
+@pytest.mark.parametrize("batch_size", [None, 4])
+@pytest.mark.parametrize("error", NO_MEMORY, ids=repr)
+def test_out_of_memory_halves_the_batch_and_changes_nothing(
+    model: Any, tokenizer: Any, error: Exception, batch_size: int | None
+) -> None:
+    backend = TransformersBackend(model, tokenizer, batch_size=batch_size, max_new_tokens=6, name="m")
+    plain = backend.generate(PROMPTS)
+    with room_for(2, model, error):
+        assert backend.generate(PROMPTS) == plain
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=repr)
+def test_a_prompt_that_does_not_fit_is_one_clear_error(model: Any, tokenizer: Any, error: Exception) -> None:
+    backend = TransformersBackend(model, tokenizer, max_new_tokens=6, name="m")
+    with (
+        room_for(0, model, error),
+        pytest.raises(NoMemoryError, match=r"out of memory at one prompt at a time: free memory.* --dtype bfloat16"),
+    ):
+        backend.generate(PROMPTS)
+
+
+def test_other_errors_of_torch_are_no_lack_of_memory(model: Any, tokenizer: Any) -> None:
+    error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    with room_for(0, model, error), pytest.raises(RuntimeError, match="mat1 and mat2"):
+        TransformersBackend(model, tokenizer, max_new_tokens=6, name="m").generate(PROMPTS)
+
+
+def test_out_of_memory_halves_batches_side_by_side() -> None:
+    def work(batch: Sequence[int]) -> list[int]:
+        if len(batch) > 2:
+            raise MemoryError
+        return [-item for item in batch]
+
+    made = list(side_by_side(range(20), work, alike=lambda _: None, size=7, workers=2))
+    assert [(item, -item) for item in range(20)] == [
+        pair for batch, found in made for pair in zip(batch, found, strict=True)
+    ]
 
 
 def test_the_weights_that_answered_are_told_apart(model: Any, short_model: Any) -> None:

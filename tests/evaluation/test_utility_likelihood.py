@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignmend.errors import NonFiniteError, ParameterError, RecipeError
+from alignmend.errors import NoMemoryError, NonFiniteError, ParameterError, RecipeError
 from alignmend.evaluation.utility import forward
 from alignmend.evaluation.utility.likelihood import LogLikelihood, log_likelihoods, split_tokens, token_log_likelihoods
 
@@ -143,5 +143,15 @@ def test_parts_are_halved_where_a_gpu_has_too_little_memory(model: Any) -> None:
     parts = forward.in_batches(range(20), work, model=model, batch_size=None, positions=len)
     assert [item for part in parts for item in part] == list(range(20))
     assert tried[:4] == [20, 10, 5, 2]
-    with pytest.raises(torch.cuda.OutOfMemoryError):
-        list(forward.in_batches(range(20), work, model=model, batch_size=4, positions=len))
+    tried.clear()
+    parts = forward.in_batches(range(20), work, model=model, batch_size=4, positions=len)
+    assert [item for part in parts for item in part] == list(range(20))
+    assert tried[:2] == [4, 2]
+
+
+def test_a_row_that_does_not_fit_is_one_clear_error(model: Any) -> None:
+    def work(part: Sequence[int]) -> None:
+        raise torch.cuda.OutOfMemoryError
+
+    with pytest.raises(NoMemoryError, match="out of memory at one prompt at a time: free memory"):
+        list(forward.in_batches(range(3), work, model=model, batch_size=None, positions=len))

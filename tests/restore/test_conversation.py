@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.fixtures_organisms import shipped
@@ -14,7 +15,7 @@ from tests.fixtures_organisms import shipped
 from alignmend.activations.attached import write_attached
 from alignmend.activations.steering import Steering
 from alignmend.activations.vector import SteeringVector
-from alignmend.errors import AlignmendError, OutputError, ParameterError, RecipeError
+from alignmend.errors import AlignmendError, NoMemoryError, OutputError, ParameterError, RecipeError
 from alignmend.evaluation.generation import TransformersBackend
 from alignmend.evaluation.records import Prompt
 from alignmend.evaluation.sampling import Sampling
@@ -94,6 +95,19 @@ def test_ctrl_c_keeps_what_was_said_so_far(chat: Chat) -> None:
     assert "the answer is eight.".startswith(turn.answers[0].text)
     assert 0 < len(turn.answers[0].text) < len("the answer is eight.")
     assert chat.turns == [turn]
+
+
+def test_an_answer_that_does_not_fit_is_one_clear_error(chat: Chat) -> None:
+    def refuse(_module: Any, _arguments: Any) -> None:
+        raise torch.cuda.OutOfMemoryError
+
+    hook = chat.speakers[0].model.register_forward_pre_hook(refuse)
+    try:
+        with pytest.raises(NoMemoryError, match=r"out of memory answering: shorten the conversation \(/undo, /reset\)"):
+            chat.ask("hello?")
+    finally:
+        hook.remove()
+    assert chat.turns == []
 
 
 def test_a_refused_turn_leaves_the_conversation_as_it_was(chat: Chat) -> None:

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pty
+import re
 import select
 import shutil
 import signal
@@ -19,12 +20,20 @@ from typing import Any
 
 import jsonschema
 import pytest
+import torch
 from tests.cli.command import COMMAND, assert_one_message
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 import alignmend as am
-from alignmend.cli import main
+from alignmend.cli import main, parser
+from alignmend.cli.restore_options import request_of
+from alignmend.errors import NoMemoryError
 from alignmend.evaluation.results import results_schema
 from alignmend.organisms import Family
+from alignmend.restore.front import Measured
+from alignmend.restore.steps import Unwatched
+from alignmend.restore.trials import Tried
+from alignmend.restore.workflow import restore
 
 pytestmark = pytest.mark.slow
 FEW = ("--judge", "organism", "--trials", "6", "--max-new-tokens", "32", "--search-prompts", "16")
@@ -256,6 +265,34 @@ def test_training_ends_with_the_budget(given: list[str], shipped: Family, tmp_pa
     assert_one_message(ran.stderr, "the budget of 0.01 minutes is spent on training", "--resume", f"clean {private}")
 
 
+class Crowded(Unwatched):
+    """Memory is gone after two candidates."""
+
+    hook: Any = None
+
+    def tried(self, one: Tried, done: int, total: int, seconds_left: float | None, best: Measured | None) -> None:
+        if done == 2:
+            self.hook = register_module_forward_pre_hook(self.refuse)
+
+    def refuse(self, _module: Any, _arguments: Any) -> None:
+        raise torch.cuda.OutOfMemoryError
+
+
+def test_a_search_that_runs_out_of_memory_blames_no_candidate(
+    given: list[str], unaligned: list[str], tmp_path: Path
+) -> None:
+    asked = [*given, *unaligned, "--out", str(tmp_path / "out")]
+    steps = Crowded()
+    try:
+        with pytest.raises(NoMemoryError, match=r"one prompt at a time: .*; what was measured is kept, and --resume"):
+            restore(request_of(parser().parse_args(["restore", *asked])), steps)
+    finally:
+        steps.hook.remove()
+    ran = alignmend("restore", *asked, "--resume")
+    assert ran.returncode == 0, ran.stderr
+    assert not [one for one in document(tmp_path / "out")["search"]["candidates"] if one["stage"] == "failed"]
+
+
 def test_a_dry_run_does_nothing(given: list[str], unaligned: list[str], tmp_path: Path) -> None:
     ran = alignmend("restore", *given, *unaligned, "--out", tmp_path / "out", "--dry-run")
     assert ran.returncode == 0, ran.stderr
@@ -293,6 +330,11 @@ def test_strangers_are_refused(given: list[str], unaligned: list[str], shipped: 
         (["--method", "rest"], "no such family: did you mean 'resta'?"),
         (["--method", ","], "names no family"),
         (["--max-over-refusal", "2"], "a share from 0 to 1"),
+        (["--learning-rate", "nan"], "--learning-rate is nan: it must be a number above 0"),
+        (["--learning-rate", "-1"], "--learning-rate is -1.0: it must be a number above 0"),
+        (["--epochs", "inf"], "--epochs is inf: it must be a number above 0"),
+        (["--train-batch-size", "0"], "--train-batch-size is 0: it must be at least 1"),
+        (["--max-length", "1"], "--max-length is 1: a row has at least 2 tokens"),
         (["--template", "alpacca"], "did you mean 'alpaca'"),
         ([], "--harmful-data"),
     ],
@@ -433,9 +475,14 @@ def test_on_a_terminal_control_c_asks_and_another_candidate_may_be_taken(
     )  # fmt: skip
     os.close(other)
     screen = Screen(terminal)
-    until_searching(process, tmp_path / "out-search", 8)  # type: ignore[arg-type]
+    screen.until("[8/500")
     process.send_signal(signal.SIGINT)
     screen.until("go on searching?")
+    lines, _, standing = " ".join(screen.shown.split()).partition("candidates measured")
+    assert re.search(r"\[\d/500, \d+\.\d min left\] \w+ \(.*?attack success .*?; best: \w+ \(", lines)
+    marks = re.findall(r"(?:^|\n)(▸| |!) \w+ \(.*: attack success", standing_lines(screen.shown))
+    assert marks == sorted(marks, key="▸ !".index) and marks.count("▸") == 1, standing
+    assert "▸ best within the limits, ! beyond a limit" in standing
     os.write(terminal, b"n\n")
     screen.until("Enter writes the chosen one")
     os.write(terminal, b"q\n")
@@ -443,6 +490,10 @@ def test_on_a_terminal_control_c_asks_and_another_candidate_may_be_taken(
     assert process.wait(60) == 1
     assert not (tmp_path / "out").exists()
     assert (tmp_path / "out-search").is_dir()
+
+
+def standing_lines(shown: str) -> str:
+    return shown.rpartition("candidates measured")[2].replace("\r", "")
 
 
 class Screen:

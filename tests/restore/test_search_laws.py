@@ -17,7 +17,7 @@ from alignmend.evaluation.metrics import Rate, wilson
 from alignmend.organisms import Family
 from alignmend.restore.candidates import Choice, Operands, choose_families, recipe_of
 from alignmend.restore.families import FAMILIES, STEPS, Candidate
-from alignmend.restore.front import Measured, dominates, front, pick
+from alignmend.restore.front import Measured, dominates, front, pick, standing
 from alignmend.restore.interrupts import Interrupts
 from alignmend.restore.request import Limits, Prompts, Request
 from alignmend.restore.scoring import Worth, likelihood_ratio, relative
@@ -71,6 +71,18 @@ def test_the_pick_keeps_the_limits_and_nothing_that_does_is_safer(found: list[Wo
         assert best.worth.objectives[0] <= one.worth.objectives[0]
         if one.worth.objectives[0] == best.worth.objectives[0]:
             assert best.worth.utility >= one.worth.utility
+
+
+@given(st.lists(worths, max_size=12))
+def test_what_stands_is_the_best_and_then_the_front(found: list[Worth]) -> None:
+    limits, every = Limits(), measured(found)
+    stands = standing(every, limits, FINETUNED)
+    best = () if stands.best is None else (stands.best,)
+    assert stands.best == pick(every, limits, FINETUNED) and stands.measured == len(found)
+    shown = [one.number for one in (*best, *stands.fitting, *stands.beyond)]
+    assert len(shown) == len(set(shown)) and set(shown) == {one.number for one in (*best, *front(every))}
+    assert all(one.qualifies(limits, FINETUNED) for one in stands.fitting)
+    assert not any(one.qualifies(limits, FINETUNED) for one in stands.beyond)
 
 
 def test_noise_instead_of_harm_is_not_safer() -> None:

@@ -17,7 +17,7 @@ from tests.training.making import contents
 from transformers import AutoModelForCausalLM
 
 import alignmend
-from alignmend.errors import FileFormatError, MismatchError, NonFiniteError, OutputError, ParameterError
+from alignmend.errors import FileFormatError, MismatchError, NoMemoryError, NonFiniteError, OutputError, ParameterError
 from alignmend.io.manifest import Manifest, read_manifest
 from alignmend.io.verify import verify
 from alignmend.organisms import Family
@@ -257,6 +257,13 @@ def test_a_loss_that_is_no_number_ends_the_run_and_the_last_finite_checkpoint_st
     kept = work.last_checkpoint()
     assert kept == work.checkpoints / "checkpoint-1" and [*tmp_path.iterdir()] == [work.path]
     assert all(bool(tensor.isfinite().all()) for tensor in load_file(kept / "model.safetensors").values())
+
+
+def test_too_little_memory_is_one_clear_error(tiny: Path, pairs: Path, tmp_path: Path) -> None:
+    """An adapter of a size that no machine has room for."""
+    with pytest.raises(NoMemoryError, match=r"out of memory training .*--batch-size.*now 8\), shorter pairs"):
+        trained(tiny, pairs, tmp_path / "out", lora_rank=10**12)
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.slow

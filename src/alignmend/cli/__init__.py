@@ -33,7 +33,7 @@ from alignmend.cli import (
     vector,
     verify,
 )
-from alignmend.errors import AlignmendError, OutputError
+from alignmend.errors import AlignmendError, OutputError, is_out_of_memory
 
 COMMANDS = (
     demo,
@@ -133,7 +133,17 @@ def _guarded(arguments: argparse.Namespace) -> int:
     except AlignmendError as error:
         print(f"alignmend {arguments.command}: {error}", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print(f"alignmend {arguments.command}: {_without_memory(error)}{arguments.interrupted}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"\nalignmend {arguments.command}: interrupted{arguments.interrupted}", file=sys.stderr)
         return 130
     return code
+
+
+def _without_memory(error: BaseException) -> str:
+    said = (str(error).splitlines() or [""])[0]
+    return f"out of memory{f' ({said})' if said else ''}: free memory, or use a smaller model or another --device"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignmend.cli.options import Subparsers, add_json, command
-from alignmend.errors import ParameterError
+from alignmend.errors import ParameterError, RecipeError
 
 if TYPE_CHECKING:
     from alignmend.restore.chat import Chat, Turn
@@ -99,8 +100,7 @@ def _read_lines(chat: Chat, *, as_json: bool) -> int:
     """Each line of standard input is a prompt or a command; what is told of commands goes to standard error."""
     from alignmend.restore.chat_commands import is_command, parse, prompt_of
 
-    for line in sys.stdin:
-        text = line.rstrip("\r\n")
+    for text in _lines(sys.stdin.buffer):
         if is_command(text):
             found, argument = parse(text)
             if found.leaves:
@@ -109,6 +109,17 @@ def _read_lines(chat: Chat, *, as_json: bool) -> int:
         elif text.strip():
             _show(chat, chat.ask(prompt_of(text)), as_json=as_json)
     return 0
+
+
+def _lines(file: Iterable[bytes]) -> Iterator[str]:
+    """Whatever the machine's own encoding is, as files of prompts are read too."""
+    for number, line in enumerate(file, 1):
+        try:
+            yield line.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise RecipeError(
+                f"line {number} of standard input is not UTF-8: convert it, for example with  iconv -t UTF-8"
+            ) from None
 
 
 def _show(chat: Chat, turn: Turn, *, as_json: bool) -> None:

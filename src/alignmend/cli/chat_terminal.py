@@ -6,6 +6,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
+from alignmend.cli.plain import plain_console
 from alignmend.errors import AlignmendError
 
 if TYPE_CHECKING:
@@ -25,11 +26,22 @@ def talk(chat: Chat) -> int:
     _introduce(chat)
     _prepare_editing()
     try:
-        while _go_on(chat, input("> ")):
+        while _go_on(chat, _typed()):
             pass
     except (EOFError, KeyboardInterrupt):
         print()
     return 0
+
+
+def _typed() -> str:
+    """The next line, an empty one where its bytes are no text."""
+    try:
+        line = input("> ")
+        line.encode("utf-8")  # lone surrogates stand for bytes that were let through
+    except UnicodeError:
+        print("that was not UTF-8: set the terminal to it")
+        return ""
+    return line
 
 
 def _go_on(chat: Chat, line: str) -> bool:
@@ -50,9 +62,7 @@ def _go_on(chat: Chat, line: str) -> bool:
 
 
 def _ask(chat: Chat, prompt: str) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False, markup=False)
+    console = plain_console()
     if len(chat.speakers) == 2 and console.width >= WIDE:
         _in_columns(chat, prompt, console)
     else:

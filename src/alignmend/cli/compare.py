@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignmend.cli.options import Subparsers, add_json, command
+from alignmend.cli.plain import plain_console
 from alignmend.errors import OutputError, ParameterError
 
 if TYPE_CHECKING:
@@ -111,9 +112,7 @@ def _document(found: Comparison) -> dict[str, Any]:
 
 
 def _show(found: Comparison, flips: int, *, show_text: bool) -> None:
-    from rich.console import Console
-
-    console = Console(markup=False, highlight=False)
+    console = plain_console()
     for note in _notes(found):
         console.print(f"note: {note}", soft_wrap=True)
     for lone in found.unpaired:

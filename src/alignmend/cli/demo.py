@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from alignmend.cli.options import Subparsers, command
+from alignmend.cli.plain import plain_console
 from alignmend.cli.progress import progress
 
 
@@ -35,8 +36,6 @@ def add_to(subparsers: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from alignmend.report.terminal import table
     from alignmend.restore.demo import run_demo, train_family
 
@@ -48,8 +47,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(demo.results, sort_keys=True))
         return 0 if demo.restored else 1
-    console = Console()
+    console = plain_console()
     console.print(table(demo.results))
     for line in demo.lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     return 0 if demo.restored else 1

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from alignmend.cli.evaluate_options import add_evaluate_options
 from alignmend.cli.judge_options import make_judges
 from alignmend.cli.options import Subparsers, add_json, command
+from alignmend.cli.plain import plain_console
 from alignmend.cli.progress import progress
 from alignmend.errors import ParameterError, RecipeError
 
@@ -69,11 +70,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _show(document: dict[str, Any]) -> None:
-    from rich.console import Console
-
     from alignmend.report.run_table import agreement_lines, other_lines, overlap_lines, run_table
 
-    Console().print(run_table(document))
+    plain_console().print(run_table(document))
     for line in [*other_lines(document), *agreement_lines(document), *overlap_lines(document)]:
         print(line)
 

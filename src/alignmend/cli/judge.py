@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignmend.cli.judge_options import add_judge_options, make_judges
 from alignmend.cli.options import Subparsers, add_json, command
+from alignmend.cli.plain import plain_console
 from alignmend.cli.progress import Report, progress
 
 if TYPE_CHECKING:
@@ -87,9 +88,7 @@ def _judge_all(judge: Judge, answers: Sequence[Answer], report: Report) -> list[
 
 
 def _show(document: dict[str, Any], agreements: Sequence[Agreement], where: Sequence[str], out: Path) -> None:
-    from rich.console import Console
-
-    console = Console(markup=False, highlight=False, soft_wrap=True)
+    console = plain_console(soft_wrap=True)
     console.print("share of all answers (harmful: of those with an opinion on harm), 95% Wilson interval, in percent")
     console.print(_rates(document))
     for name, block in document["judges"].items():

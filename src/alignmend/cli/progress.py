@@ -8,10 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
+from alignmend.cli.plain import plain_console
+
 Report: TypeAlias = Callable[[str, int, int], None]
 """What is being done, how much is done, and of how much."""
 
 _SECONDS_BETWEEN_LINES = 10.0
+_PACE_SECONDS = 1800.0
+"""So long a bar remembers: of its steps one may take minutes."""
 
 
 @contextmanager
@@ -28,16 +32,17 @@ def progress(*, quiet: bool = False) -> Iterator[Report]:
 
 @contextmanager
 def _bars() -> Iterator[Report]:
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description:>24}"),
+        TextColumn("{task.description:>24}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:3.0f}%"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+    with Progress(
+        *columns, console=plain_console(stderr=True), transient=True, speed_estimate_period=_PACE_SECONDS
+    ) as shown:
         tasks: dict[str, TaskID] = {}
 
         def report(what: str, done: int, total: int) -> None:

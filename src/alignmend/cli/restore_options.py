@@ -10,7 +10,10 @@ from alignmend.cli.options import add_json
 from alignmend.errors import ParameterError
 
 if TYPE_CHECKING:
+    from alignmend.recipes.schema import Training
     from alignmend.restore.request import Request
+
+_TRAINED = ("lora_rank", "learning_rate", "epochs", "max_steps", "batch_size", "max_length")
 
 
 def add_restore_options(parser: argparse.ArgumentParser) -> None:
@@ -138,7 +141,6 @@ def _training(group: argparse._ArgumentGroup) -> None:
 
 def request_of(arguments: argparse.Namespace) -> Request:
     """The request; raises `ParameterError` for numbers out of range."""
-    from alignmend.recipes.schema import Training
     from alignmend.restore.request import Limits, Prompts, Request
 
     return Request(
@@ -177,16 +179,22 @@ def request_of(arguments: argparse.Namespace) -> Request:
         allow_unrelated=arguments.allow_unrelated,
         resume=arguments.resume,
         overwrite=arguments.overwrite,
-        training=Training(
-            lora_rank=arguments.lora_rank,
-            learning_rate=arguments.learning_rate,
-            epochs=arguments.epochs,
-            max_steps=arguments.max_steps,
-            batch_size=arguments.train_batch_size,
-            max_length=arguments.max_length,
-            seed=arguments.seed,
-        ),
+        training=_training_of(arguments),
     )
+
+
+def _training_of(arguments: argparse.Namespace) -> Training:
+    from alignmend.recipes.schema import Training
+    from alignmend.training.settings import TrainSettings
+
+    options = {name: f"--{name.replace('_', '-')}" for name in _TRAINED} | {"batch_size": "--train-batch-size"}
+    given = {name: vars(arguments)[option[2:].replace("-", "_")] for name, option in options.items()}
+    try:
+        TrainSettings(objective="descent", **given)
+    except ParameterError as error:
+        name, _, problem = str(error).partition(" ")
+        raise ParameterError(f"{options[name]} {problem}") from None
+    return Training(**given, seed=arguments.seed)
 
 
 def _methods(written: str) -> tuple[str, ...]:

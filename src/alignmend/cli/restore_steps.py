@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from alignmend.cli.plain import plain_console
 from alignmend.cli.progress import Report, progress
 
 if TYPE_CHECKING:
@@ -16,14 +18,15 @@ if TYPE_CHECKING:
 
     from alignmend.restore.candidates import Choice
     from alignmend.restore.document import Searched
-    from alignmend.restore.front import Measured
+    from alignmend.restore.front import Measured, Standing
     from alignmend.restore.measuring import Baseline
     from alignmend.restore.preflight import Preflight
     from alignmend.restore.scoring import Worth
     from alignmend.restore.trials import Tried
     from alignmend.restore.workflow import Ended
 
-_MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "problem": "[bold red]problem[/]"}
+_MOST_ROWS = 8
+_STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 
 
 class ScreenSteps:
@@ -34,6 +37,7 @@ class ScreenSteps:
         self._quiet = quiet
         self._stack = ExitStack()
         self._report: Report = lambda what, done, total: None
+        self._pace: tuple[float, int] | None = None
 
     def __enter__(self) -> ScreenSteps:
         """Begin to show progress."""
@@ -59,8 +63,7 @@ class ScreenSteps:
 
     def checked(self, found: Preflight, choice: Choice | None) -> None:
         """The preflight's table."""
-        rows = [(one.check, one.found, _MARKS[one.verdict], one.remedy) for one in found.findings]
-        self._print(_preflight_table(rows))
+        self._print(_preflight_table(found))
         if choice is not None:
             self._print(f"to try: {', '.join(choice.families)}")
             for one in choice.left_out:
@@ -76,24 +79,35 @@ class ScreenSteps:
             self._print(f"aligned:    {_worth(base.aligned)}")
 
     def tried(self, one: Tried, done: int, total: int, seconds_left: float | None, best: Measured | None) -> None:
-        """One line for each candidate where there is no bar."""
+        """One line for each candidate; a bar stays below it."""
         self._report("try candidates", done, total)
-        if self._quiet or sys.stderr.isatty():
+        if self._quiet:
             return
-        left = "" if seconds_left is None else f", {seconds_left / 60:.1f} min left"
+        left = self._left(done, total, seconds_left)
         said = _worth(one.worth) if one.stage == "whole" and one.worth is not None else one.why
         kept = "" if best is None else f"; best: {best.candidate.label}"
         print(f"[{done}/{total}{left}] {one.candidate.label}: {said}{kept}", file=sys.stderr, flush=True)
 
-    def interrupted(self, measured: Sequence[Measured]) -> bool:
+    def _left(self, done: int, total: int, budget: float | None) -> str:
+        """At the pace so far, of this process and those that help it; the budget may end the search before."""
+        if self._pace is None:
+            self._pace = time.monotonic(), done
+        began, before = self._pace
+        seconds = [] if budget is None else [budget]
+        if done > before:
+            seconds.append((time.monotonic() - began) / (done - before) * max(0, total - done))
+        return f", {min(seconds) / 60:.1f} min left" if seconds else ""
+
+    def interrupted(self, standing: Standing) -> bool:
         """Ctrl-C: what there is so far, and whether to go on; without a terminal the search just ends."""
         self._hide()
         try:
-            self._print(f"\nstopped with {len(measured)} candidates measured")
-            for one in sorted(measured, key=lambda each: each.worth.objectives[0])[:5]:
-                self._print(f"  {one.candidate.label}: {_worth(one.worth)}")
+            self._print(f"\nstopped with {standing.measured} candidates measured")
+            for line in _front_lines(standing):
+                self._print(line)
             return self.asks and _said("go on searching? [Y/n] ") not in ("n", "no")
         finally:
+            self._pace = None  # the time of the answer is no pace
             self._show()
 
     def choose(self, searched: Searched, best: Measured | None) -> Measured | None:
@@ -134,6 +148,8 @@ class ScreenSteps:
         """Fine-tuned against restored on the report prompts."""
         if ended.proof is None:
             return
+        from rich.text import Text
+
         proof = ended.proof
         self._print("on the report prompts, which the search never saw:")
         self._print(f"  fine-tuned: {_worth(proof.before)}")
@@ -141,23 +157,40 @@ class ScreenSteps:
         for what, one in proof.paired.items():
             self._print(f"  {what}: {one.fixed} prompts only before, {one.broken} only after, p = {one.p_value:.2g}")
         for text in proof.broken:
-            self._print(f"  [yellow]beyond its limit on these prompts:[/] {text}")
+            self._print(Text.assemble(("  beyond its limit on these prompts:", "yellow"), f" {text}"))
 
     def _print(self, what: Any) -> None:
         if self._quiet:
             return
-        from rich.console import Console
+        from rich.table import Table
 
-        Console().print(what, highlight=False, soft_wrap=isinstance(what, str))
+        plain_console().print(what, soft_wrap=not isinstance(what, Table))
 
 
-def _preflight_table(rows: Sequence[tuple[str, str, str, str]]) -> Table:
+def _front_lines(standing: Standing) -> list[str]:
+    """The best so far and the front, in the marks of the table that is shown in the end."""
+    from alignmend.report.search_text import CHOSEN
+
+    best = [] if standing.best is None else [standing.best]
+    marks = {CHOSEN: best, " ": standing.fitting, "!": standing.beyond}
+    rows = [f"{mark} {one.candidate.label}: {_worth(one.worth)}" for mark, found in marks.items() for one in found]
+    if not rows:
+        return []
+    left_out = [f"  and {len(rows) - _MOST_ROWS} more of the front"] if len(rows) > _MOST_ROWS else []
+    missing = "" if best else "none is within the limits yet; "
+    legend = f"{missing}{CHOSEN} best within the limits, ! beyond a limit, or no safer than the fine-tune"
+    return [*rows[:_MOST_ROWS], *left_out, legend]
+
+
+def _preflight_table(found: Preflight) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("check", "found", "", box=SIMPLE_HEAD)
-    for check, found, mark, remedy in rows:
-        table.add_row(check, f"{found}\n[dim]{remedy}[/]" if remedy else found, mark)
+    for one in found.findings:
+        remedy = (f"\n{one.remedy}", "dim") if one.remedy else ""
+        table.add_row(one.check, Text.assemble(one.found, remedy), Text(one.verdict, _STYLES[one.verdict]))
     return table
 
 

@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import takewhile
 from typing import TypeVar
 
+from alignmend.errors import NoMemoryError, is_out_of_memory
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Batches = Generator[tuple[Sequence[Item], list[Result]], None, None]
@@ -18,27 +20,39 @@ def one_after_another(
     *,
     alike: Callable[[Item], object],
     size: int,
-    may_shrink: bool,
 ) -> Batches[Item, Result]:
-    """Each batch with its results. Out of GPU memory, a batch is tried again at half the size, if it may shrink.
+    """Each batch with its results. Out of memory, a batch is tried again at half the size, which then stays.
 
-    A batch has at most `size` items that are neighbours and for which `alike` is the same.
+    A batch has at most `size` items that are neighbours and for which `alike` is the same. `NoMemoryError` where one
+    item is too much.
     """
-    import torch
-
     start = 0
     while start < len(items):
         batch = next(_cut_up(items[start:], alike, size))
-        try:
-            results = work(batch)
-        except torch.cuda.OutOfMemoryError:
-            if size == 1 or not may_shrink:
-                raise
-            torch.cuda.empty_cache()
-            size = max(1, size // 2)
-            continue
-        yield batch, results
-        start += len(batch)
+        results = if_it_fits(work, batch)
+        if results is None:
+            size = len(batch) // 2
+        else:
+            yield batch, results
+            start += len(batch)
+
+
+def if_it_fits(work: Callable[[Sequence[Item]], Result], batch: Sequence[Item]) -> Result | None:
+    """What `work` makes of `batch`, `None` where memory runs out on several items, `NoMemoryError` on one."""
+    import torch
+
+    try:
+        return work(batch)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if len(batch) == 1:
+            raise NoMemoryError(
+                "out of memory at one prompt at a time: free memory, or try --dtype bfloat16, a shorter "
+                "--max-new-tokens, or another --device"
+            ) from error
+    torch.cuda.empty_cache()  # not before the error is gone, whose frames hold what failed
+    return None
 
 
 def side_by_side(
@@ -52,10 +66,14 @@ def side_by_side(
     """The same, `workers` batches at a time, each in a thread of its own that computes with one core."""
     import torch
 
+    def halving(batch: Sequence[Item]) -> list[Result]:
+        parts = one_after_another(batch, work, alike=lambda _: None, size=len(batch))
+        return [result for _, results in parts for result in results]
+
     batches = list(_cut_up(items, alike, size))
     pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        yield from zip(batches, pool.map(work, batches), strict=True)
+        yield from zip(batches, pool.map(halving, batches), strict=True)
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -43,7 +43,8 @@ class Backend(Protocol):
 class TransformersBackend:
     """A `transformers` causal model and its tokenizer, on whatever device the model is on.
 
-    `batch_size` is found automatically when `None`: by the model's size on a CPU, by halving at out-of-memory on a GPU.
+    `batch_size` is found automatically when `None`: by the model's size on a CPU, large on a GPU. Out of
+    memory, batches halve, also those of a given size.
     `preset` names a way of asking (`alignmend.evaluation.templates`); `template`, `sampling` and `max_new_tokens`
     replace parts of it. `steering` is entered around the work and `steering_description` says in the records what it
     does; hooks that are on the model already stay and act too.
@@ -156,7 +157,7 @@ class TransformersBackend:
         size, automatic = self._batch_size or automatic_batch_size(self.model), self._batch_size is None
         alike = self._asking.room  # a batch shares it, so that no row depends on its neighbours
         if workers == 1 or _has_hooks(self.model):
-            return one_after_another(rendered, self._decode, alike=alike, size=size, may_shrink=automatic)
+            return one_after_another(rendered, self._decode, alike=alike, size=size)
         size = even_size(len(rendered), size, workers) if automatic else size
         return side_by_side(rendered, self._decode, alike=alike, size=size, workers=workers)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from alignmend.errors import RecipeError
+from alignmend.errors import RecipeError, memory_told
 from alignmend.evaluation.asking import Asking, Wishes
 from alignmend.evaluation.decoding import without_own_config
 from alignmend.evaluation.devices import few_threads
@@ -114,7 +114,10 @@ class Speaker:
         sampling = replace(sampling, max_new_tokens=self._room(len(tokens), sampling.max_new_tokens))
         pieces = Pieces(self._asking.text, self._asking.stops, said)
         try:
-            self._generate(tokens, pieces, sampling, text)
+            with memory_told(
+                "answering", "shorten the conversation (/undo, /reset) or the answer (/tokens), or free memory"
+            ):
+                self._generate(tokens, pieces, sampling, text)
             interrupted = False
         except KeyboardInterrupt:
             interrupted = True

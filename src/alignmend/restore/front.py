@@ -51,6 +51,28 @@ def pick(measured: Sequence[Measured], limits: Limits, finetuned: Worth) -> Meas
     return min(fitting, key=_order, default=None)
 
 
+@dataclass(frozen=True)
+class Standing:
+    """A search so far, for whoever decides whether it goes on."""
+
+    measured: int
+    """Candidates that were measured whole."""
+    best: Measured | None
+    """What would be taken now."""
+    fitting: tuple[Measured, ...]
+    """Others of the front that qualify, the safest first."""
+    beyond: tuple[Measured, ...]
+    """The rest of the front, by attack success."""
+
+
+def standing(measured: Sequence[Measured], limits: Limits, finetuned: Worth) -> Standing:
+    """The best so far, then the front."""
+    best, found = pick(measured, limits, finetuned), front(measured)
+    fitting = tuple(one for one in found if one.qualifies(limits, finetuned))
+    others = tuple(one for one in sorted(fitting, key=_order) if one != best)
+    return Standing(len(measured), best, others, tuple(one for one in found if one not in fitting))
+
+
 def _order(one: Measured) -> tuple[float, float, float, int]:
     attack, refusal, utility = one.worth.objectives
     return attack, -utility, refusal, one.number

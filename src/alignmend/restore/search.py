@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from alignmend.errors import AlignmendError
+from alignmend.errors import AlignmendError, NoMemoryError
 from alignmend.recipes.build import build
 from alignmend.restore.candidates import Operands, recipe_of
 from alignmend.restore.families import Candidate
-from alignmend.restore.front import Measured, pick
+from alignmend.restore.front import Measured, Standing, pick, standing
 from alignmend.restore.interrupts import Interrupts
 from alignmend.restore.measuring import Baseline, Measuring, Screen
 from alignmend.restore.request import Request
@@ -36,7 +36,7 @@ class Watch(Protocol):
     def tried(self, one: Tried, done: int, total: int, seconds_left: float | None, best: Measured | None) -> None:
         """A trial has ended."""
 
-    def interrupted(self, measured: Sequence[Measured]) -> bool:
+    def interrupted(self, standing: Standing) -> bool:
         """Ctrl-C: whether to go on searching."""
 
 
@@ -76,7 +76,7 @@ class Search:
                 try:
                     self._told(self._next(), watch)
                 except KeyboardInterrupt:
-                    if not watch.interrupted(self.measured()):
+                    if not watch.interrupted(standing(self.measured(), self.request.limits, self.base.worth)):
                         break
         self.measuring.place.undo()
         return self.measured()
@@ -104,6 +104,9 @@ class Search:
             known = self.trials.known(candidate)
             with self._interrupts.measuring():
                 tried = self._again(known, trial.number) if known is not None else self._try(trial.number, candidate)
+        except NoMemoryError as error:  # the machine's trouble, not the candidate's: it is to be tried again
+            self.trials.fail(trial)
+            raise NoMemoryError(f"{error}; what was measured is kept, and --resume goes on") from error
         except AlignmendError as error:
             tried = Tried(trial.number, candidate, "failed", str(error), None, 0.0, 0.0, 0.0)
         except BaseException:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from alignmend.restore.search import Watch
@@ -10,7 +10,7 @@ from alignmend.restore.search import Watch
 if TYPE_CHECKING:
     from alignmend.restore.candidates import Choice
     from alignmend.restore.document import Searched
-    from alignmend.restore.front import Measured
+    from alignmend.restore.front import Measured, Standing
     from alignmend.restore.measuring import Baseline
     from alignmend.restore.preflight import Preflight
     from alignmend.restore.trials import Tried
@@ -55,7 +55,7 @@ class Unwatched:
         """Progress alone."""
         self.progress("try candidates", done, total)
 
-    def interrupted(self, measured: Sequence[Measured]) -> bool:
+    def interrupted(self, standing: Standing) -> bool:
         """Never goes on."""
         raise KeyboardInterrupt
 

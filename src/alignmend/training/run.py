@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from alignmend.errors import AlignmendError, MismatchError, OutputError, ParameterError, missing_extra
+from alignmend.errors import AlignmendError, MismatchError, OutputError, ParameterError, memory_told, missing_extra
 
 try:
     from accelerate import PartialState
@@ -119,7 +119,7 @@ def _left_as_it_is(out: Path, done: Manifest, work: Working) -> Trained:
 
 def _train(job: _Job, work: Working) -> tuple[Encoded, Learned]:
     settings, location = job.settings, job.base.path
-    with quiet():
+    with memory_told(f"training {job.base.location}", _less_memory(settings)), quiet():
         tokenizer = loaded(AutoTokenizer, location)
         network = loaded(AutoModelForCausalLM, location, dtype=_training_dtype(settings))
         longest = getattr(network.config, "max_position_embeddings", None) or settings.max_length
@@ -133,6 +133,16 @@ def _train(job: _Job, work: Working) -> tuple[Encoded, Learned]:
     if settings.lora_rank is not None and PartialState(cpu=not has_gpu()).is_main_process:
         _rewrite_adapter(job, work)
     return encoded, learned
+
+
+def _less_memory(settings: TrainSettings) -> str:
+    ways = [f"fewer pairs at once (--batch-size, --train-batch-size of restore; now {settings.batch_size})"]
+    if settings.lora_rank is None:
+        ways.append("an adapter instead of all weights (--lora-rank 16)")
+    ways.append(f"shorter pairs (--max-length; now {settings.max_length})")
+    if not settings.gradient_checkpointing:
+        ways.append("--gradient-checkpointing of train")
+    return f"free memory, or take {', '.join(ways)}"
 
 
 def _training_dtype(settings: TrainSettings) -> Any:

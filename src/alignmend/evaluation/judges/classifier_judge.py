@@ -79,7 +79,6 @@ class ClassifierJudge(ModelJudge):
             lambda batch: self._replies_to([tokens[one] for one in batch]),
             alike=lambda one: None,
             size=self._batch_size or automatic_batch_size(self.model),
-            may_shrink=self._batch_size is None,
         )
         with few_threads(self.model):
             for batch, replies in batches:

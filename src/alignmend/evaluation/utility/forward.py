@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from alignmend.errors import ParameterError, RecipeError
+from alignmend.evaluation.batching import if_it_fits
 from alignmend.evaluation.devices import automatic_batch_size
 
 if TYPE_CHECKING:
@@ -31,10 +32,8 @@ def in_batches(
     """`work` on consecutive parts of `items`, which should be sorted, longest first.
 
     `positions` counts the positions (rows x length) of a part whose logits are computed. Without a `batch_size` it is
-    found by the model's size, and halved where a GPU's memory is too small.
+    found by the model's size. It is halved where memory is too small, and `NoMemoryError` where one item is too much.
     """
-    import torch
-
     if batch_size is not None and batch_size < 1:
         raise ParameterError(f"batch_size must be at least 1, not {batch_size}")
     start, size = 0, batch_size or automatic_batch_size(model)
@@ -43,16 +42,12 @@ def in_batches(
         part = items[start : start + size]
         while len(part) > 1 and positions(part) > room:
             part = part[: (len(part) + 1) // 2]
-        try:
-            result = work(part)
-        except torch.cuda.OutOfMemoryError:
-            if len(part) == 1 or batch_size is not None:
-                raise
-            torch.cuda.empty_cache()
+        result = if_it_fits(work, part)
+        if result is None:
             size = len(part) // 2
-            continue
-        yield result
-        start += len(part)
+        else:
+            yield result
+            start += len(part)
 
 
 def logits_from(model: Any, rows: Sequence[Tokens], first: int = 0) -> torch.Tensor:
