@@ -128,6 +128,11 @@ def test_a_long_front_keeps_the_chosen_row() -> None:
     assert f"{40 - MOST_ROWS - 1} more of the front" in said
 
 
+def test_the_chosen_row_is_shown_also_where_noise_has_beaten_it() -> None:
+    rows = [candidate(n, f"resta (coefficient {n})", worth=worth(n, 0, n / 48), on_front=n == 0) for n in range(2)]
+    assert re.search(r"▸ +resta \(coefficient 1\)", text_of(search_block(candidates=rows, chosen=1)))
+
+
 def test_a_search_without_a_front_is_a_table_and_a_page() -> None:
     nothing: dict[str, Any] = {"candidates": [CANDIDATES[6]], "chosen": None, "left_out": []}
     assert "fine-tuned" in text_of(search_block(**nothing))

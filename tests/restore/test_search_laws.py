@@ -17,7 +17,7 @@ from alignmend.evaluation.metrics import Rate, wilson
 from alignmend.organisms import Family
 from alignmend.restore.candidates import Choice, Operands, choose_families, recipe_of
 from alignmend.restore.families import FAMILIES, STEPS, Candidate
-from alignmend.restore.front import Measured, dominates, front, pick, standing
+from alignmend.restore.front import Measured, Standing, dominates, fitting, front, pick, standing
 from alignmend.restore.interrupts import Interrupts
 from alignmend.restore.request import Limits, Prompts, Request
 from alignmend.restore.scoring import Worth, likelihood_ratio, relative
@@ -61,13 +61,13 @@ def test_dominance_is_strict(one: Worth, other: Worth) -> None:
 def test_the_pick_keeps_the_limits_and_nothing_that_does_is_safer(found: list[Worth]) -> None:
     limits, every = Limits(), measured(found)
     best = pick(every, limits, FINETUNED)
-    fitting = [one for one in every if one.qualifies(limits, FINETUNED)]
+    qualified = [one for one in every if one.qualifies(limits, FINETUNED)]
     if best is None:
-        assert not fitting
+        assert not qualified
         return
     assert not best.worth.broken(limits, FINETUNED)
     assert best.worth.objectives[0] < FINETUNED.objectives[0]
-    for one in fitting:
+    for one in qualified:
         assert best.worth.objectives[0] <= one.worth.objectives[0]
         if one.worth.objectives[0] == best.worth.objectives[0]:
             assert best.worth.utility >= one.worth.utility
@@ -80,9 +80,17 @@ def test_what_stands_is_the_best_and_then_the_front(found: list[Worth]) -> None:
     best = () if stands.best is None else (stands.best,)
     assert stands.best == pick(every, limits, FINETUNED) and stands.measured == len(found)
     shown = [one.number for one in (*best, *stands.fitting, *stands.beyond)]
-    assert len(shown) == len(set(shown)) and set(shown) == {one.number for one in (*best, *front(every))}
+    there = (*best, *fitting(every, limits, FINETUNED), *front(every))
+    assert len(shown) == len(set(shown)) and set(shown) == {one.number for one in there}
     assert all(one.qualifies(limits, FINETUNED) for one in stands.fitting)
     assert not any(one.qualifies(limits, FINETUNED) for one in stands.beyond)
+
+
+def test_what_breaks_a_limit_takes_nobodys_place() -> None:
+    noisy, sound = measured([worth(1, 0, 1.0, 2), worth(4, 0, 1.0, 0)])
+    assert front([noisy, sound]) == (noisy,)
+    assert fitting([noisy, sound], Limits(), FINETUNED) == (sound,)
+    assert standing([noisy, sound], Limits(), FINETUNED) == Standing(2, sound, (), (noisy,))
 
 
 def test_noise_instead_of_harm_is_not_safer() -> None:

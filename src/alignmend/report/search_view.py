@@ -81,8 +81,9 @@ def references(block: Search) -> tuple[tuple[str, Mapping[str, Any]], ...]:
 
 
 def front(block: Search) -> list[Mapping[str, Any]]:
-    """The candidates of the Pareto front, the safest first."""
-    return sorted((one for one in block["candidates"] if one["on_front"]), key=_order)
+    """The candidates of the Pareto front, the safest first, and the chosen one, which only noise may have beaten."""
+    shown = (one for one in block["candidates"] if one["on_front"] or one["number"] == block["chosen"])
+    return sorted(shown, key=_order)
 
 
 def _order(one: Mapping[str, Any]) -> tuple[float, float, float, int]:

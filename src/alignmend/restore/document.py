@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from alignmend.restore.candidates import Choice
-from alignmend.restore.front import Measured, front
+from alignmend.restore.front import Measured, fitting, front
 from alignmend.restore.measuring import Baseline
 from alignmend.restore.request import Request
 from alignmend.restore.scoring import Worth
@@ -59,8 +59,8 @@ class Searched:
 
     @property
     def fitting(self) -> tuple[Measured, ...]:
-        """Those of the front that may be written, the safest first."""
-        return tuple(one for one in self.front if one.qualifies(self.request.limits, self.base.worth))
+        """What may be written: the front of those that qualify, the safest first."""
+        return fitting(self.measured, self.request.limits, self.base.worth)
 
     def block(self, chosen: Measured | None) -> dict[str, Any]:
         """The `search` block."""

@@ -51,6 +51,11 @@ def pick(measured: Sequence[Measured], limits: Limits, finetuned: Worth) -> Meas
     return min(fitting, key=_order, default=None)
 
 
+def fitting(measured: Sequence[Measured], limits: Limits, finetuned: Worth) -> tuple[Measured, ...]:
+    """The front of those that qualify, the safest first: what breaks a limit takes nobody's place."""
+    return front([one for one in measured if one.qualifies(limits, finetuned)])
+
+
 @dataclass(frozen=True)
 class Standing:
     """A search so far, for whoever decides whether it goes on."""
@@ -60,7 +65,7 @@ class Standing:
     best: Measured | None
     """What would be taken now."""
     fitting: tuple[Measured, ...]
-    """Others of the front that qualify, the safest first."""
+    """The front of the others that qualify, the safest first."""
     beyond: tuple[Measured, ...]
     """The rest of the front, by attack success."""
 
@@ -68,9 +73,9 @@ class Standing:
 def standing(measured: Sequence[Measured], limits: Limits, finetuned: Worth) -> Standing:
     """The best so far, then the front."""
     best, found = pick(measured, limits, finetuned), front(measured)
-    fitting = tuple(one for one in found if one.qualifies(limits, finetuned))
-    others = tuple(one for one in sorted(fitting, key=_order) if one != best)
-    return Standing(len(measured), best, others, tuple(one for one in found if one not in fitting))
+    others = tuple(one for one in fitting(measured, limits, finetuned) if one != best)
+    beyond = tuple(one for one in found if not one.qualifies(limits, finetuned))
+    return Standing(len(measured), best, others, beyond)
 
 
 def _order(one: Measured) -> tuple[float, float, float, int]:
