@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +69,7 @@ class ScreenSteps:
             for one in choice.left_out:
                 self._print(f"left out: {one.family}: {one.why}")
 
-    def measured(self, base: Baseline, held: int) -> None:
+    def measured(self, base: Baseline, held: int, broken: Sequence[str]) -> None:
         """Where the fine-tune stands."""
         from alignmend.execution.plan import human_bytes
 
@@ -77,6 +77,8 @@ class ScreenSteps:
         self._print(f"fine-tuned: {_worth(base.worth)}")
         if base.aligned is not None:
             self._print(f"aligned:    {_worth(base.aligned)}")
+        for limit in broken:
+            self._print(f"the fine-tune itself breaks a limit ({limit}): candidates that change little break it too")
 
     def tried(self, one: Tried, done: int, total: int, seconds_left: float | None, best: Measured | None) -> None:
         """One line for each candidate; a bar stays below it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from alignmend.restore.search import Watch
@@ -27,8 +27,11 @@ class Steps(Watch, Protocol):
     def checked(self, found: Preflight, choice: Choice | None) -> None:
         """The preflight's table, before anything is done."""
 
-    def measured(self, base: Baseline, held: int) -> None:
-        """The fine-tune and the aligned model on the search prompts; directions are held in at most `held` bytes."""
+    def measured(self, base: Baseline, held: int, broken: Sequence[str]) -> None:
+        """The fine-tune and the aligned model on the search prompts; directions are held in at most `held` bytes.
+
+        `broken` are the limits that the fine-tune itself does not keep.
+        """
 
     def choose(self, searched: Searched, best: Measured | None) -> Measured | None:
         """The front; which of it to write, `None` for none."""
@@ -48,7 +51,7 @@ class Unwatched:
     def checked(self, found: Preflight, choice: Choice | None) -> None:
         """Problems are raised anyway."""
 
-    def measured(self, base: Baseline, held: int) -> None:
+    def measured(self, base: Baseline, held: int, broken: Sequence[str]) -> None:
         """The results will tell."""
 
     def tried(self, one: Tried, done: int, total: int, seconds_left: float | None, best: Measured | None) -> None:
