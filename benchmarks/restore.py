@@ -258,7 +258,7 @@ def _there(*names: str) -> Callable[[str, Path], bool]:
 
 EVENTS: Mapping[str, Callable[[str, Path], bool]] = {
     "start, preflight": lambda log, out: True,
-    "train what is missing, load, measure fine-tune and parent": _said("to try: "),
+    "load, measure fine-tune and parent, train what is missing": _said("to try: "),
     "search": _there("journal.log"),
     "prove: the fine-tune's answers": _said("chosen: "),
     "write the checkpoint": _there("restored", ".restored*"),
@@ -291,7 +291,7 @@ def _steps(measured: Measured) -> str:
 
 def _against(told: Told, measured: Measured) -> str:
     rows = [("disk at most, MB", told.disk, measured.seen.most_bytes),
-            ("memory at most, MB", told.memory, measured.costs["peak_bytes"])]  # fmt: skip
+            ("memory at most, MB; measured: with what is held", told.memory, measured.costs["peak_bytes"])]  # fmt: skip
     cells = [f"| {name} | {before / 1e6:,.0f} | {after / 1e6:,.0f} |" for name, before, after in rows]
     return "\n".join(["| | preflight said | measured |", "| --- | ---: | ---: |", *cells])
 

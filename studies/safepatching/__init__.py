@@ -213,7 +213,11 @@ def _reached(study: Study) -> list[str]:
             pooled(study.rows(label)) for label in (f"**SafePatching, {reading}**", f"control: random sets, {reading}")
         )
         found = (lowers_both(row, original), is_within(row, original), not lowers_both(control, original))
-        names = ("lowers both", "stays within the limits", "random sets of its density do not lower both")
+        names = (
+            "lowers both",
+            "stays within the limits (utility, incoherence, covered kinds)",
+            "random sets of its density do not lower both",
+        )
         told.append(f"{reading}: {', '.join(f'{name}: {mark(one)}' for name, one in zip(names, found, strict=True))}")
         met += [reading] if all(found) else []
     verdict = f"met by {' and '.join(met)}" if met else "not met by either reading"
