@@ -26,6 +26,7 @@ from alignmend.io.adapter import AdapterFolder, LowRankPart, low_rank_parts
 from alignmend.io.adapter_write import WEIGHTS_NAME, write_adapter_files
 from alignmend.io.copies import copy_files, tokenizer_of
 from alignmend.io.header import read_header
+from alignmend.io.manifest import Manifest
 from alignmend.io.staging import settle, staging
 
 _EXACT = "written as an adapter: the factors of all adapters concatenated, which is exact"
@@ -61,8 +62,7 @@ def save_adapter(
     described = description or Description()
     tokenizer = tokenizer_of(checkpoint.speaker)
     done = finished(path, checkpoint, described, {WEIGHTS_NAME: None}, tokenizer) if resume else None
-    same_rank = done is not None and ((_EXACT in done.notes) if rank is None else _cut_to(rank, done.notes))
-    if done is not None and same_rank and _dtypes(path / WEIGHTS_NAME) == {DTYPES[dtype or "float32"]}:
+    if done is not None and _is_same(path, done, rank, dtype):
         settle(path)
         return Saved(path, done, StepTable(()), {}, described.warnings)
     factors, made = _summed(change, adapters), _EXACT
@@ -94,6 +94,12 @@ def save_adapter(
         )
         stage.publish(overwrite)
     return Saved(path, manifest, StepTable(()), {}, described.warnings)
+
+
+def _is_same(path: Path, done: Manifest, rank: int | None, dtype: str | None) -> bool:
+    """Whether the adapter that stands at `path` has this rank and dtype."""
+    same_rank = _EXACT in done.notes if rank is None else _cut_to(rank, done.notes)
+    return same_rank and _dtypes(path / WEIGHTS_NAME) == {DTYPES[dtype or "float32"]}
 
 
 def _cut_to(rank: int, notes: Sequence[str]) -> bool:

@@ -31,7 +31,10 @@ def front_table(search: Mapping[str, Any]) -> Table:
         padding=0,
         box=box.SIMPLE_HEAD,
     )
-    built.caption, built.caption_justify = _caption(len(every) - len(shown)), "left"
+    built.caption, built.caption_justify = (
+        _caption(len(every) - len(shown), any_chosen=search["chosen"] is not None),
+        "left",
+    )
     built.add_column("", width=1)
     built.add_column("candidate", overflow="fold", min_width=29)
     for name in _COLUMNS:
@@ -44,9 +47,9 @@ def front_table(search: Mapping[str, Any]) -> Table:
     return built
 
 
-def _caption(more: int) -> str:
+def _caption(more: int, *, any_chosen: bool) -> str:
     left_out = f"; {more} more of the front have more attack success" if more else ""
-    return f"{CHOSEN} chosen, ! beyond its limit{left_out}"
+    return f"{f'{CHOSEN} chosen, ' if any_chosen else ''}! beyond its limit{left_out}"
 
 
 def _add(built: Table, one: Mapping[str, Any], *, chosen: bool) -> None:
