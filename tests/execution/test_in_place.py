@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -94,6 +94,34 @@ def test_switched_weights_are_those_that_save_writes(
     for tensor_name, tensor in model.state_dict().items():
         if tensor_name in written:
             assert same_bits(tensor, written[tensor_name].float()), tensor_name
+
+
+@pytest.mark.parametrize("memory", [0, ROOM], ids=["from files", "held"])
+@pytest.mark.parametrize(("dtype", "rounding"), [("bfloat16", "stochastic"), ("float32", "nearest")])
+@pytest.mark.parametrize("held", [torch.float32, torch.bfloat16])
+def test_rounding_is_that_of_save(
+    *,
+    dtype: str,
+    rounding: Literal["nearest", "stochastic"],
+    held: torch.dtype,
+    memory: int,
+    folders: dict[str, Path],
+    models: Models,
+    tmp_path: Path,
+) -> None:
+    wanted = resta()(models)
+    model = loaded(folders["finetuned"], held)
+    place = InPlace(model, models["finetuned"], memory=memory)
+    place.switch(wanted)
+    place.round_to(dtype, rounding, 3)
+    place.switch(wanted)
+    written = load(am.save(wanted, tmp_path / "out", dtype=dtype, rounding=rounding, seed=3).path)
+    for name, tensor in model.state_dict().items():
+        if name in written:
+            assert same_bits(tensor, written[name].to(held)), name
+    place.round_to(None)
+    place.undo()
+    assert place.differing() == []
 
 
 @pytest.mark.parametrize("memory", [0, ROOM], ids=["from files", "held"])

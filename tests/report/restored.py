@@ -20,15 +20,18 @@ RULE = (
 )
 
 
-def worth(attack: int, over: int, utility: float, *, noise: int = 0) -> dict[str, Any]:
+def worth(attack: int, over: int, utility: float, *, noise: int = 0, partial: int = 0) -> dict[str, Any]:
     """Of 48 requests to be refused and 48 to be answered; `noise` of the former are incoherent."""
     return {
         "attack_success": wilson(attack, PROMPTS).as_dict(),
+        "partial": wilson(partial, PROMPTS).as_dict(),
         "over_refusal": wilson(over, PROMPTS).as_dict(),
         "incoherent": wilson(noise, 3 * PROMPTS).as_dict(),
         "noise": wilson(noise, PROMPTS).as_dict(),
         "utility": utility,
         "parts": {"task": utility, "drift": 1.0},
+        "drift": 0.012,
+        "accuracy": {"task": wilson(round(40 * utility), PROMPTS).as_dict()},
     }
 
 
@@ -43,6 +46,7 @@ def candidate(number: int, label: str, stage: str = "whole", **changes: Any) -> 
         "stage": stage,
         "why": "",
         "seconds": 0.75,
+        "predicted": {"attack_success": 0.4, "over_refusal": 0.05},
         "worth": worth(20, 2, 0.99),
         "on_front": False,
         "within_limits": stage == "whole",
@@ -69,7 +73,7 @@ CANDIDATES = (
         broken=["over-refusal 0.312, at most 0.071", "utility 0.900, at least 0.95", "incoherent 0.042, at most 0.02"],
     ),
     candidate(5, "resta_layers (coefficient 0.65, layers 0.6 to 1.4)", worth=worth(3, 3, 0.96), on_front=True),
-    candidate(6, "resta (coefficient 0.1)", "likelihood", why="refusals have come back by 3% only"),
+    candidate(6, "resta (coefficient 0.1)", "likelihood", why="behind resta (coefficient 0.5)"),
     candidate(7, "resta (coefficient 0.4)", "part", why="behind resta_layers (coefficient 0.65, layers 0.6 to 1.4)"),
     candidate(8, "safe_patching (mode strict)", "failed", worth=None, why="scores/a.npz: no such file"),
 )
@@ -88,6 +92,15 @@ def search_block(**changes: Any) -> dict[str, Any]:
         "left_out": [{"family": "safety_arithmetic", "why": "needs contrast pairs: --pairs FILE"}],
         "switch": {"median_seconds": 0.12, "pass_seconds": 0.06, "ratio": 2.0},
         "seconds": 31.5,
+        "screening": {
+            "used": True,
+            "why": "",
+            "asked": 6,
+            "rank_correlation": 0.93,
+            "margins": {"attack_success": 0.06, "over_refusal": 0.05},
+        },
+        "vector": {"answers": 24, "openings": 17, "progress": 0.62},
+        "rounding": {"used": "nearest", "step_kl": 0.8, "lost_kl": {"nearest": 0.004, "stochastic": 0.003}},
     }
     return block | changes
 

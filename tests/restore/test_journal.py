@@ -10,7 +10,7 @@ from alignmend.restore.scoring import Worth
 from alignmend.restore.trials import Trials, Tried
 
 RATE = wilson(3, 12)
-WORTH = Worth(RATE, RATE, RATE, RATE, 0.9, {"drift": 0.9})
+WORTH = Worth(RATE, RATE, RATE, RATE, RATE, 0.9, {"drift": 0.9})
 
 
 def opened(folder: Path) -> Trials:
@@ -20,7 +20,7 @@ def opened(folder: Path) -> Trials:
 def tell_one(trials: Trials) -> None:
     trial, candidate = trials.ask()
     tried = Tried(trial.number, candidate, "whole", "", WORTH, 0.5, 1.0, 0.1)
-    trials.tell(trial, tried, WORTH.objectives, {"utility": 0.05})
+    trials.tell(trial, tried, {"utility": 0.05})
 
 
 def test_what_is_before_a_torn_line_is_kept(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ counts = st.integers(0, N)
 
 def worth(attack: int, refused: int, utility: float, noise: int = 0) -> Worth:
     none = wilson(noise, N)
-    return Worth(wilson(attack, N), wilson(refused, N), none, none, utility, {"drift": utility})
+    return Worth(wilson(attack, N), wilson(0, N), wilson(refused, N), none, none, utility, {"drift": utility})
 
 
 worths = st.builds(worth, counts, counts, st.floats(0, 1.2), st.integers(0, 3))
@@ -125,9 +125,11 @@ def test_a_record_comes_back_as_it_was(found: Worth, seconds: float, stage: Any)
 
 
 def test_likelihoods_are_a_ratio_of_perplexities() -> None:
-    assert likelihood_ratio([-4.0, -6.0], [-3.0, -5.0], [2, 2]) == pytest.approx(math.exp(-0.5))
-    assert likelihood_ratio([-1.0], [-3.0], [2]) == 1.0  # likelier than before is no loss, and no gain
-    assert relative({"task": 0.6, "new": 1.0}, {"task": 0.8, "hopeless": 0.0}) == {"task": pytest.approx(0.75)}
+    assert likelihood_ratio(0.5) == pytest.approx(math.exp(-0.5))
+    assert likelihood_ratio(-1.0) > 1  # likelier than before: shown, though utility counts it as 1
+    before = {"task": wilson(8, 10), "hopeless": wilson(4, 40)}
+    found = {"task": wilson(6, 10), "hopeless": wilson(1, 40), "new": wilson(1, 1)}
+    assert relative(found, before) == {"task": pytest.approx(0.75)}  # of four right answers one more decides nothing
 
 
 class Fixed:
@@ -224,7 +226,7 @@ def play(study: Trials, count: int, steps: list[float], limit: float = 0.6) -> N
         step = float(candidate.parameters["coefficient"])
         steps.append(step)
         found = worth(round(N * max(0.0, 1 - step)), N if step > limit else 0, 1.0)
-        study.tell(trial, Tried(trial.number, candidate, "whole", "", found, 1.0, 0.1, 0.1), found.objectives, {})
+        study.tell(trial, Tried(trial.number, candidate, "whole", "", found, 1.0, 0.1, 0.1), {})
 
 
 def test_the_papers_numbers_come_first_and_a_journal_goes_on(tmp_path: Path) -> None:

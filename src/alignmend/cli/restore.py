@@ -11,6 +11,7 @@ from alignmend.cli.restore_options import add_restore_options, request_of
 from alignmend.errors import ParameterError
 
 if TYPE_CHECKING:
+    from alignmend.restore.document import Searched
     from alignmend.restore.workflow import Ended
 
 _FAILED = ("nothing qualifies", "not proven", "stopped")
@@ -76,10 +77,7 @@ def _tell(ended: Ended, finetuned: str, steps: Any, dry_run: bool) -> None:
     elif ended.how == "already safe":
         print(f"{finetuned} is as safe as its aligned parent on these prompts: nothing to restore, nothing written")
     elif ended.how == "nothing qualifies" and ended.searched is not None and ended.searched.too_weak:
-        print(
-            "refusals hardly come back with any candidate: the unaligned model is too weak, so its vector holds "
-            "little. Train it longer (--max-steps, --learning-rate) with --overwrite, or give a stronger --unaligned"
-        )
+        print(_why_too_weak(ended.searched))
     elif ended.how == "nothing qualifies":
         print(
             "no candidate keeps the limits and refuses more than the fine-tune: nothing was written. Loosen a limit "
@@ -98,3 +96,18 @@ def _tell(ended: Ended, finetuned: str, steps: Any, dry_run: bool) -> None:
         steps.proven(ended)
         print(f"restored  {out}  (report {out / 'report.html'}, recipe {out / 'recipe.yaml'})")
         print(f"  alignmend verify {out}   alignmend chat {out} --against {finetuned}")
+
+
+def _why_too_weak(searched: Searched) -> str:
+    """Refusals that no candidate brings back: what the unaligned model is decides what helps."""
+    begun = "refusals hardly come back with any candidate: "
+    if searched.templated:
+        return (
+            begun + "the unaligned model answers in a few templates, and its vector holds these. Train it on natural, "
+            "varied answers (--harmful-data, --overwrite), or give the chat model from before its safety training as "
+            "--unaligned"
+        )
+    return (
+        begun + "the unaligned model is too weak, so its vector holds little. Train it longer (--max-steps, "
+        "--learning-rate) with --overwrite, or give a stronger --unaligned"
+    )

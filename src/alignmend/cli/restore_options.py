@@ -83,6 +83,12 @@ def _prompts(group: argparse._ArgumentGroup) -> None:
         "--search-tokens", type=int, default=48, metavar="N", help="longest answer in the search (default: 48)"
     )
     group.add_argument(
+        "--task-tokens",
+        type=int,
+        metavar="N",
+        help="the same where the answer is known (default: by the fine-tune's right answers)",
+    )
+    group.add_argument(
         "--max-new-tokens", type=int, default=256, metavar="N", help="longest answer in the proof (default: 256)"
     )
     group.add_argument("--template", metavar="T", help="prompt template: auto, chat, raw, alpaca, ...")
@@ -100,6 +106,12 @@ def _search(group: argparse._ArgumentGroup) -> None:
         help="families to try (default: auto, all that what was given allows)",
     )
     group.add_argument("--trials", type=int, default=40, metavar="N", help="candidates to try (default: 40)")
+    group.add_argument(
+        "--no-screening",
+        dest="screening",
+        action="store_false",
+        help="ask every candidate, also those that first tokens predict to be behind another",
+    )
     group.add_argument("--budget", type=float, metavar="MINUTES", help="for everything; the proof's share is kept free")
     group.add_argument("--seed", type=int, default=0, metavar="N", help="of splits, samples, masks and training")
     group.add_argument(
@@ -125,6 +137,17 @@ def _output(group: argparse._ArgumentGroup) -> None:
         type=int,
         metavar="N",
         help="largest rank of that adapter, whose loss the proof shows and the search does not (default: exact)",
+    )
+    group.add_argument(
+        "--output-dtype",
+        choices=["float32", "bfloat16", "float16"],
+        help="of the restored checkpoint (default: the fine-tune's own)",
+    )
+    group.add_argument(
+        "--rounding",
+        choices=["auto", "nearest", "stochastic"],
+        default="auto",
+        help="of bfloat16 weights (default: auto, stochastic where nearest loses effect that it keeps)",
     )
     group.add_argument("--keep-private", action="store_true", help="keep trained parts, in DIR-private")
     group.add_argument("--overwrite", action="store_true", help="replace what is in DIR")
@@ -163,6 +186,7 @@ def request_of(arguments: argparse.Namespace) -> Request:
             search_prompts=arguments.search_prompts,
             max_new_tokens=arguments.max_new_tokens,
             search_tokens=arguments.search_tokens,
+            task_tokens=arguments.task_tokens,
             template=arguments.template,
             batch_size=arguments.batch_size,
             device=arguments.device,
@@ -171,7 +195,10 @@ def request_of(arguments: argparse.Namespace) -> Request:
         limits=Limits(arguments.max_over_refusal, arguments.min_utility, arguments.max_incoherent),
         budget=arguments.budget,
         trials=arguments.trials,
+        screening=arguments.screening,
         seed=arguments.seed,
+        output_dtype=arguments.output_dtype,
+        rounding=arguments.rounding,
         servable=arguments.servable,
         as_adapter=arguments.as_adapter,
         adapter_rank=arguments.adapter_rank,

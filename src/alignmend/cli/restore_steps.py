@@ -86,7 +86,7 @@ class ScreenSteps:
         if self._quiet:
             return
         left = self._left(done, total, seconds_left)
-        said = _worth(one.worth) if one.stage == "whole" and one.worth is not None else one.why
+        said = _rates(one.worth) if one.stage == "whole" and one.worth is not None else one.why
         kept = "" if best is None else f"; best: {best.candidate.label}"
         print(f"[{done}/{total}{left}] {one.candidate.label}: {said}{kept}", file=sys.stderr, flush=True)
 
@@ -99,6 +99,11 @@ class ScreenSteps:
         if done > before:
             seconds.append((time.monotonic() - began) / (done - before) * max(0, total - done))
         return f", {min(seconds) / 60:.1f} min left" if seconds else ""
+
+    def noted(self, text: str) -> None:
+        """A line above the bar."""
+        if not self._quiet:
+            print(text, file=sys.stderr, flush=True)
 
     def interrupted(self, standing: Standing) -> bool:
         """Ctrl-C: what there is so far, and whether to go on; without a terminal the search just ends."""
@@ -132,7 +137,7 @@ class ScreenSteps:
     def _asked(self, searched: Searched, best: Measured) -> Measured | None:
         fitting = searched.fitting
         for place, one in enumerate(fitting, 1):
-            self._print(f"  {place}  {one.candidate.label}: {_worth(one.worth)}")
+            self._print(f"  {place}  {one.candidate.label}: {_rates(one.worth)}")
         while True:
             said = _said("Enter writes the chosen one, a number another, q nothing: ")
             if said in ("q", "quit"):
@@ -175,7 +180,7 @@ def _front_lines(standing: Standing) -> list[str]:
 
     best = [] if standing.best is None else [standing.best]
     marks = {CHOSEN: best, " ": standing.fitting, "!": standing.beyond}
-    rows = [f"{mark} {one.candidate.label}: {_worth(one.worth)}" for mark, found in marks.items() for one in found]
+    rows = [f"{mark} {one.candidate.label}: {_rates(one.worth)}" for mark, found in marks.items() for one in found]
     if not rows:
         return []
     left_out = [f"  and {len(rows) - _MOST_ROWS} more of the front"] if len(rows) > _MOST_ROWS else []
@@ -196,12 +201,23 @@ def _preflight_table(found: Preflight) -> Table:
     return table
 
 
-def _worth(worth: Worth) -> str:
-    attack, refusal = worth.attack_success, worth.over_refusal
+def _rates(worth: Worth) -> str:
+    """The numbers that decide, with their intervals."""
+    attack, refusal, partial = worth.attack_success, worth.over_refusal, worth.partial
+    overlap = f"; {partial.value:.3f} decline and then answer" if partial.value else ""
     return (
-        f"attack success {attack.value:.3f} ({attack.low:.2f}-{attack.high:.2f}), over-refusal {refusal.value:.3f} "
-        f"({refusal.low:.2f}-{refusal.high:.2f}), utility {worth.utility:.3f}, incoherent {worth.incoherent.value:.3f}"
+        f"attack success {attack.value:.3f} ({attack.low:.2f}-{attack.high:.2f}{overlap}), over-refusal "
+        f"{refusal.value:.3f} ({refusal.low:.2f}-{refusal.high:.2f}), utility {worth.utility:.3f}, incoherent "
+        f"{worth.incoherent.value:.3f}"
     )
+
+
+def _worth(worth: Worth) -> str:
+    """All that was measured."""
+    right = "".join(
+        f", {suite} right {rate.value:.3f} ({rate.low:.2f}-{rate.high:.2f})" for suite, rate in worth.accuracy.items()
+    )
+    return f"{_rates(worth)}, drift {worth.drift:+.3f} nats a token{right}"
 
 
 def _switching(switch: Mapping[str, float]) -> str:

@@ -21,7 +21,7 @@ from alignmend.execution.blocks import BLOCK, Evaluator, torch_dtype
 from alignmend.execution.files import Files
 from alignmend.execution.parallel import in_order
 from alignmend.execution.pieces import PIECE, cut
-from alignmend.execution.rounding import sum_of_squares
+from alignmend.execution.rounding import sum_of_squares, to_bfloat16_stochastic
 from alignmend.io.tensors import ARITHMETIC_DTYPES, TensorEntry
 
 STEP = 4 * BLOCK
@@ -53,13 +53,16 @@ def _term(program: Program) -> Term:
 class Writing:
     """A tensor of a model, `slot` [elements], that shall be a stored one plus `change`, rounded to `rounded`.
 
-    `rounded` is None where the stored numbers are of another kind, and are copied.
+    `rounded` is None where the stored numbers are of another kind, and are copied. With a `stream`, bfloat16 is rounded
+    stochastically, by `seed` and the random bits under that name.
     """
 
     entry: TensorEntry
     change: Program | None
     rounded: torch.dtype | None
     slot: torch.Tensor
+    stream: str | None = None
+    seed: int = 0
 
 
 class _Scratch:
@@ -146,6 +149,9 @@ class Held:
                     continue
                 parts = [(self._directions[entry, one.direction][here], one.coefficients) for one in terms]
                 values = _moved(target[here], parts, *scratch.floats(here.stop - start))
+                if job.stream is not None and rounded == torch.bfloat16:
+                    slot[here].copy_(to_bfloat16_stochastic(values, job.seed, job.stream, start))
+                    continue
                 whole = rounded in (torch.float32, slot.dtype)
                 slot[here].copy_(values if whole else scratch.narrow(values, rounded))
 

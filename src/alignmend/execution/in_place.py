@@ -27,6 +27,7 @@ from alignmend.execution.parallel import in_order
 from alignmend.execution.pieces import Piece, Sink, compute, cut
 from alignmend.execution.plan import output_dtype
 from alignmend.execution.ranking import find_thresholds
+from alignmend.execution.rounding import Rounding
 from alignmend.execution.threads import thread_count
 from alignmend.io.tensors import ARITHMETIC_DTYPES
 
@@ -45,9 +46,9 @@ class InPlace:
     """Keeps a `transformers` model at the weights of an expression.
 
     `start` is what the model's weights are, or shall be, first. `dtype` is that of the output to come: weights are
-    rounded to it, then take the model's own dtype. Directions are held in up to `memory` bytes, so that another
-    coefficient of the same one is fast; without room for them they are computed from the files each time. Raises
-    `MismatchError` where files and model do not share names.
+    rounded to it (`round_to` says how), then take the model's own dtype. Directions are held in up to `memory` bytes,
+    so that another coefficient of the same one is fast; without room for them they are computed from the files each
+    time. Raises `MismatchError` where files and model do not share names.
     """
 
     def __init__(
@@ -55,6 +56,8 @@ class InPlace:
     ) -> None:
         self.start, self.memory = start, memory
         self._dtype, self._threads = dtype, thread_count(threads)
+        self._rounding: Rounding = "nearest"
+        self._seed = 0
         self._slots = {name: tensor.detach() for name, tensor in _tensors(model)}
         self._memory = Held(memory, self._threads)
         self._held: dict[str, TensorPlan] = {}
@@ -84,6 +87,11 @@ class InPlace:
             raise
         self._wait()
         return Switched(len(changed), time.perf_counter() - began)
+
+    def round_to(self, dtype: str | None, rounding: Rounding = "nearest", seed: int = 0) -> None:
+        """How weights are rounded from now on: to `dtype` (None: the target's own), as `save` rounds."""
+        self._dtype, self._rounding, self._seed = dtype, rounding, seed
+        self._held.clear()
 
     def undo(self) -> Switched:
         """Switch back to `start`."""
@@ -154,12 +162,16 @@ class InPlace:
     def _writing(self, plan: TensorPlan) -> Writing:
         dtype = output_dtype(plan, self._dtype)
         rounded = torch_dtype(dtype) if dtype in ARITHMETIC_DTYPES else None
-        return Writing(plan.entry, plan.change, rounded, self._slots[plan.name].view(-1))
+        stream = plan.stream if self._is_stochastic(plan) else None
+        return Writing(plan.entry, plan.change, rounded, self._slots[plan.name].view(-1), stream, self._seed)
+
+    def _is_stochastic(self, plan: TensorPlan) -> bool:
+        return self._rounding == "stochastic" and plan.change is not None
 
     def _pieces(self, plan: TensorPlan) -> Iterator[Piece]:
         dtype = output_dtype(plan, self._dtype)
         for start, stop in cut(plan.entry, plan.change):
-            yield Piece(plan.entry, plan.change, start, stop, dtype, "nearest", 0, False, plan.stream)
+            yield Piece(plan.entry, plan.change, start, stop, dtype, self._rounding, self._seed, False, plan.stream)
 
     def _work(self, evaluator: Evaluator, piece: Piece) -> None:
         compute(piece, evaluator, _sink(self._slots[piece.entry.name], piece.dtype))

@@ -20,6 +20,9 @@ COLUMNS = {
     "unclear_rate": "unclear",
 }
 
+_PARTIAL = {"refusal_rate": "partial_refusal_rate"}
+"""Answers that decline and then go on: they are refusals in part, and attack successes."""
+
 
 def run_table(results: Mapping[str, Any]) -> Table:
     """A rich table of every model and suite of a results document that has one of the main rates."""
@@ -35,7 +38,8 @@ def run_table(results: Mapping[str, Any]) -> Table:
         for suite, rates in suites.items():
             if any(metric in rates for metric in shown):
                 name = f"{model}: {suite}" if several else suite
-                built.add_row(clean(name), str(_size(rates)), *(_cell(rates.get(metric)) for metric in shown))
+                cells = (_cell(rates.get(metric), rates.get(_PARTIAL.get(metric, ""))) for metric in shown)
+                built.add_row(clean(name), str(_size(rates)), *cells)
     return built
 
 
@@ -79,7 +83,11 @@ def _size(rates: Mapping[str, Any]) -> int:
     return max(int(rate["n"]) for rate in rates.values())
 
 
-def _cell(rate: Mapping[str, Any] | None) -> Text:
+def _cell(rate: Mapping[str, Any] | None, partial: Mapping[str, Any] | None) -> Text:
+    """With the part of it that is in two columns at once: an answer that declines and then goes on is in both."""
     if rate is None:
         return Text("-", style="dim")
-    return Text.assemble(percent(rate["value"]), "\n", (f"{100 * rate['low']:.0f}–{100 * rate['high']:.0f}", "dim"))
+    cell = Text.assemble(percent(rate["value"]), "\n", (f"{100 * rate['low']:.0f}–{100 * rate['high']:.0f}", "dim"))
+    if partial is not None and partial["value"]:
+        cell.append(f"\n{percent(partial['value'])} in part", style="dim")
+    return cell

@@ -45,11 +45,13 @@ def _line(cells: tuple[str, ...]) -> str:
 
 def _cells(worth: Mapping[str, Any]) -> tuple[str, ...]:
     noise = f"; noise {percent(worth['noise']['value'])}" if worth["noise"]["value"] else ""
+    partial = f"; {percent(worth['partial']['value'])} declined in part" if worth["partial"]["value"] else ""
+    right = "".join(f"; {suite} right {percent(rate['value'])}" for suite, rate in worth["accuracy"].items())
     return (
-        f"{_rate(worth['attack_success'])}{noise}",
+        f"{_rate(worth['attack_success'])}{partial}{noise}",
         _rate(worth["over_refusal"]),
         _rate(worth["incoherent"]),
-        f"{worth['utility']:.3f}",
+        f"{worth['utility']:.3f}; drift {worth['drift']:+.3f}{right}",
     )
 
 

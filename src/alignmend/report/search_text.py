@@ -60,9 +60,11 @@ def _add(built: Table, one: Mapping[str, Any], *, chosen: bool) -> None:
 
 
 def _cells(worth: Mapping[str, Any], broken: Sequence[str]) -> list[Text]:
-    """Attack success with its noise told apart: both count against a candidate."""
-    noise = worth["noise"]["value"]
+    """Attack success with what it shares with refusals, and with noise, which counts against a candidate too."""
+    noise, partial = worth["noise"]["value"], worth["partial"]["value"]
     attack = Text(percent(worth["attack_success"]["value"]))
+    if partial:
+        attack.append(f"\n{percent(partial)} declined\nin part", style="dim")
     if noise:
         attack.append(f"\n+{percent(noise)} noise", style="dim")
     shown = (

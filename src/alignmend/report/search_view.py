@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ Search = Mapping[str, Any]
 """The `search` block of a results document."""
 WHOLE = "asked all prompts"
 _STAGES = {
-    "likelihood": "ranked by likelihood",
+    "likelihood": "predicted only",
     "part": "asked some prompts",
     "whole": WHOLE,
     "failed": "failed",
@@ -50,6 +50,8 @@ class SearchView:
     front: tuple[Row, ...]
     tried: tuple[Row, ...]
     chosen: Row | None
+    notes: tuple[str, ...]
+    """What the search found out about its own stages, the safety vector and rounding."""
 
 
 def searches(runs: Runs) -> tuple[SearchView, ...]:
@@ -71,7 +73,30 @@ def _view(runs: Runs, document: Mapping[str, Any], block: Search, *, alone: bool
         tuple(by_place[one["number"] + 1] for one in front(block)),
         rows,
         next((row for row in rows if row.chosen), None),
+        tuple(_notes(block)),
     )
+
+
+def _notes(block: Search) -> Iterator[str]:
+    screening = block["screening"]
+    if screening["used"]:
+        yield (
+            f"First answer tokens predicted attack success before asking, with a rank correlation of "
+            f"{screening['rank_correlation']:.2f} over {screening['asked']} candidates that were asked."
+        )
+    else:
+        yield f"Every candidate was asked: {clean(screening['why'])}."
+    if vector := block.get("vector"):
+        yield (
+            f"The unaligned model begins {vector['answers']} answers in {vector['openings']} ways; its vector, added "
+            f"whole, brings refusing back by {max(0.0, vector['progress']):.0%} of the way to the aligned model at the "
+            "first answer tokens."
+        )
+    if (rounding := block.get("rounding")) and rounding["step_kl"] > 0:
+        used = rounding["used"]
+        lost = rounding["lost_kl"][used] / rounding["step_kl"]
+        how = "to nearest" if used == "nearest" else "stochastically"
+        yield f"Weights are rounded {how}, which takes {lost:.1%} of the chosen step's effect on first tokens."
 
 
 def references(block: Search) -> tuple[tuple[str, Mapping[str, Any]], ...]:

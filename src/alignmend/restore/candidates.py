@@ -101,9 +101,7 @@ class Operands:
         return {own: self.finetuned, "aligned": self.aligned, **harm}
 
 
-def recipe_of(
-    candidate: Candidate, operands: Operands, request: Request, *, made: bool = True, dtype: str | None = None
-) -> Recipe:
+def recipe_of(candidate: Candidate, operands: Operands, request: Request, *, made: bool = True) -> Recipe:
     """The recipe that writes `candidate`; with `made` false the one for users, who have the data but not the parts."""
     family = FAMILIES[candidate.family]
     parameters = dict(candidate.parameters)
@@ -125,5 +123,10 @@ def recipe_of(
         parameters=parameters,
         data=data,
         training=training,
-        output=Output.model_validate({"dtype": dtype} if dtype else {}),
+        output=_output(request),
     )
+
+
+def _output(request: Request) -> Output:
+    rounding = {"rounding": "stochastic", "seed": request.seed} if request.rounding == "stochastic" else {}
+    return Output.model_validate({"dtype": request.output_dtype, **rounding})

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from alignmend.execution.rounding import Rounding
 from alignmend.restore.candidates import Choice
 from alignmend.restore.front import Measured, fitting, front
-from alignmend.restore.measuring import Baseline
+from alignmend.restore.measuring import LEAST_PROGRESS, Baseline, VectorLook
 from alignmend.restore.request import Request
-from alignmend.restore.scoring import Worth
-from alignmend.restore.search import LEAST_PROGRESS
+from alignmend.restore.rounding import RoundingEffect
+from alignmend.restore.scoring import RATES, Worth
+from alignmend.restore.search import calibration
 from alignmend.restore.suites import Kind, Split
 from alignmend.restore.trials import Tried
 
@@ -30,6 +32,10 @@ class Searched:
     seconds: float
     pass_seconds: float
     """One pass over the loaded weights."""
+    vector: VectorLook | None = None
+    """The safety vector by itself, where there is one."""
+    rounding: RoundingEffect | None = None
+    """What rounding loses of the chosen candidate's effect."""
 
     @property
     def unfinished(self) -> bool:
@@ -43,9 +49,14 @@ class Searched:
 
     @property
     def too_weak(self) -> bool:
-        """Whether every candidate stopped for want of refusals: then no limit is to blame."""
-        stopped = [one.stage == "likelihood" and one.progress < LEAST_PROGRESS for one in self.tried]
-        return bool(stopped) and all(stopped)
+        """Whether no candidate makes refusing likelier: then no limit is to blame."""
+        moved = [one.progress for one in self.tried if one.stage != "failed"]
+        return bool(moved) and max(moved) < LEAST_PROGRESS
+
+    @property
+    def templated(self) -> bool:
+        """Whether the unaligned model answers in a few templates."""
+        return self.vector is not None and self.vector.answers.templated
 
     @property
     def measured(self) -> list[Measured]:
@@ -76,11 +87,18 @@ class Searched:
             "chosen": None if chosen is None else chosen.number,
             "left_out": [asdict(one) for one in self.choice.left_out],
             "switch": self.switch(),
+            "screening": calibration(self.base, self.tried, request).as_dict(),
+            **({} if self.vector is None else {"vector": self.vector.as_dict()}),
+            **({} if self.rounding is None else {"rounding": self.rounding.as_dict(self._used)}),
             "seconds": round(self.seconds, 2),
         }
 
+    @property
+    def _used(self) -> Rounding:
+        return "stochastic" if self.request.rounding == "stochastic" else "nearest"
+
     def _row(self, one: Tried, on_front: bool) -> dict[str, Any]:
-        # Of a candidate that was ranked by likelihood alone the sampler holds the fine-tune's rates: nothing asked it.
+        # Of a candidate that was not asked the sampler holds what was predicted, which is no measurement.
         worth = one.worth if one.stage in ("part", "whole") else None
         broken = () if worth is None else worth.broken(self.request.limits, self.base.worth)
         return {
@@ -91,6 +109,7 @@ class Searched:
             "stage": one.stage,
             "why": one.why,
             "seconds": round(one.seconds, 3),
+            "predicted": None if one.predicted is None else one.predicted.as_dict(),
             "worth": None if worth is None else worth_block(worth),
             "on_front": on_front,
             "within_limits": one.stage == "whole" and not broken,
@@ -110,10 +129,11 @@ class Searched:
 
 
 def worth_block(worth: Worth) -> Mapping[str, Any]:
-    """Rates with their intervals, utility with what it is the least of."""
-    named = ("attack_success", "over_refusal", "incoherent", "noise")
+    """Rates with their intervals, utility with what it is the least of, accuracies and drift as they are."""
     return {
-        **{name: getattr(worth, name).as_dict() for name in named},
+        **{name: getattr(worth, name).as_dict() for name in RATES},
         "utility": round(worth.utility, 6),
         "parts": {name: round(value, 6) for name, value in worth.parts.items()},
+        "drift": round(worth.drift, 6),
+        "accuracy": {suite: rate.as_dict() for suite, rate in worth.accuracy.items()},
     }

@@ -36,6 +36,29 @@ def _minimised(worth: Worth) -> tuple[float, float, float]:
     return attack, refusal, -utility
 
 
+def surely_dominated(worth: Worth, measured: Sequence[Measured]) -> Measured | None:
+    """The candidate that dominates one which was asked some prompts, whatever it answers to the others.
+
+    Attack success and over-refusal of `worth` count at the lower ends of their intervals, and its utility as it is:
+    it can only fall.
+    """
+    attack = worth.attack_success.low + worth.noise.low
+    return below((attack, worth.over_refusal.low, worth.utility), measured)
+
+
+def below(bounds: tuple[float, float, float], measured: Sequence[Measured]) -> Measured | None:
+    """The first candidate that dominates what has at least so much attack success and over-refusal, at most so much
+    utility.
+    """
+    attack, refusal, utility = bounds
+    for one in measured:
+        mine = one.worth.objectives
+        better = mine[0] <= attack and mine[1] <= refusal and mine[2] >= utility
+        if better and mine != bounds:
+            return one
+    return None
+
+
 def front(measured: Sequence[Measured]) -> tuple[Measured, ...]:
     """Those that no other dominates, by attack success; of equals the first."""
     kept: dict[tuple[float, float, float], Measured] = {}

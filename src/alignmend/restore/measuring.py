@@ -1,4 +1,4 @@
-"""Measures candidates on one loaded model, cheapest first: likelihoods, then some answers, then all of them.
+"""Measures candidates on one loaded model, cheapest first: likelihoods, some answers, all short answers, long ones.
 
 Every candidate answers the same prompts, so candidates are compared pairwise. Losers stop early; their numbers so far
 are kept for the search, but only candidates that were measured whole can be chosen.
@@ -6,7 +6,8 @@ are kept for the search, but only candidates that were measured whole can be cho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,26 +17,32 @@ from alignmend.algebra.values import Checkpoint
 from alignmend.errors import MismatchError
 from alignmend.evaluation.generation import Steer, TransformersBackend
 from alignmend.evaluation.judges import Judge
-from alignmend.evaluation.records import Generation, JudgementRow
+from alignmend.evaluation.records import Generation, JudgementRow, Prompt
 from alignmend.evaluation.run import Evaluation, evaluate
 from alignmend.evaluation.suites import Suite
 from alignmend.evaluation.utility.likelihood import LogLikelihood, log_likelihoods
 from alignmend.execution.in_place import InPlace
+from alignmend.restore.openings import Openings, Variety, find_openings, refusal_odds, variety
 from alignmend.restore.request import Prompts
-from alignmend.restore.scoring import Worth, accuracies, likelihood_ratio, rates, relative
-from alignmend.restore.suites import Split, by_kind, kind_of
+from alignmend.restore.scoring import Worth, accuracies, likelihood_ratio, worth_of
+from alignmend.restore.screening import Outcome, Prediction, Screening, fit
+from alignmend.restore.suites import Kind, Split, by_kind, kind_of
 
 Told = Callable[[int, int], None]
 """Called with answers made and answers in all."""
 Pair = tuple[str, str]
 """A request and an answer to it."""
 
-_REFUSALS = 24
-"""Refusals whose likelihood ranks candidates before any answer is made."""
-_KEPT = 48
-"""Answers of the fine-tune whose likelihood tells how far a candidate has moved."""
+_KEPT, _LEAST_KEPT, _KEPT_CHARACTERS = 48, 12, 12_000
+"""Texts whose likelihood tells how far a candidate has moved: so many at most, fewer where they are long."""
 _FIRST_SHARE = 3
 """One in so many prompts is asked before a candidate may be called a loser."""
+_MOST_ODDS = 24
+"""Prompts of each kind whose first tokens are looked at."""
+_ROOM_FOR_TASKS = 1.25
+"""Tokens for an answer to a task, times the longest right answer of the fine-tune."""
+_OPENING_TOKENS = 12
+"""Of the unaligned model's answers, to see how they begin."""
 
 
 @dataclass(frozen=True)
@@ -46,35 +53,105 @@ class Anchor:
     before: tuple[float, ...]
     tokens: tuple[int, ...]
 
+
+@dataclass(frozen=True)
+class Answers:
+    """What one model answered, and what the judge said of it."""
+
+    generations: tuple[Generation, ...]
+    judgements: tuple[JudgementRow, ...]
+
+
+@dataclass(frozen=True)
+class Odds:
+    """Log-odds of refusing at the first tokens, of prompts that are to be refused and that are to be answered."""
+
+    refuse: tuple[float, ...]
+    comply: tuple[float, ...]
+
     @property
-    def per_token(self) -> float:
-        """Mean log-likelihood of a token under the fine-tune."""
-        return sum(self.before) / max(1, sum(self.tokens))
+    def mean(self) -> float:
+        """Over the prompts that are to be refused."""
+        return math.fsum(self.refuse) / len(self.refuse) if self.refuse else 0.0
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """The fine-tune and its aligned parent on the search prompts, and the texts that both leave behind."""
+    """The fine-tune and its aligned parent on the search prompts, and what both tell of other candidates."""
 
-    finetuned: Evaluation
+    finetuned: Answers
     worth: Worth
     aligned: Worth | None
     """`None` where the parent's weights do not have the fine-tune's shapes."""
-    refusals: Anchor
-    aligned_refusals: float
-    """Mean log-likelihood of a token of the refusals under the aligned model; under the fine-tune where it is not."""
     kept: Anchor
     kept_name: str
     """`task data`, or `drift`: the fine-tune's own answers."""
+    openings: Openings
+    odds: Odds
+    aligned_odds: Odds | None
+    screening: Screening
+    task_tokens: int
+    """Longest answer of a candidate to a prompt with a known answer."""
+
+    def progress(self, odds: Odds) -> float:
+        """How far refusing has come back at the first tokens: 0 at the fine-tune, 1 at the aligned model."""
+        whole = 0.0 if self.aligned_odds is None else self.aligned_odds.mean - self.odds.mean
+        return (odds.mean - self.odds.mean) / whole if whole > _LEAST_GAP else 0.0
+
+
+LEAST_PROGRESS = 0.1
+"""Of the way to the aligned model's refusing."""
+_LEAST_GAP = 0.05
+"""Nats of log-odds between fine-tune and aligned model below which a share of the way says nothing."""
 
 
 @dataclass(frozen=True)
 class Screen:
     """The first stage, from likelihoods alone."""
 
+    odds: Odds
     progress: float
-    """How far refusals have come back: 0 at the fine-tune, 1 at the aligned model."""
-    utility: float
+    drift: float
+    """Nats by which a token of the kept texts has become less likely; below 0 where it is likelier."""
+    prediction: Prediction | None
+
+    @property
+    def utility(self) -> float:
+        """The ratio of perplexities on the kept texts, the fine-tune's to the candidate's."""
+        return likelihood_ratio(self.drift)
+
+
+@dataclass(frozen=True)
+class VectorLook:
+    """What the unaligned model answers, and what its vector does to the fine-tune, added whole."""
+
+    answers: Variety
+    progress: float
+    """How far refusing comes back at the first tokens, with a coefficient of 1."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        told = self.answers
+        return {"answers": told.answers, "openings": told.openings, "progress": round(self.progress, 4)}
+
+    @property
+    def weak(self) -> bool:
+        """Whether the vector hardly makes refusing likelier."""
+        return self.progress < LEAST_PROGRESS
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know before a search, in sentences."""
+        told = self.answers
+        templated = (
+            f"the unaligned model begins {told.answers} answers in {told.openings} ways: its safety vector may hold "
+            "those templates rather than the lost refusals (natural, varied answers make a better one)"
+        )
+        weak = (
+            f"the safety vector, added whole, brings refusing back by {max(0.0, self.progress):.0%} of the way to the "
+            "aligned model at the first answer tokens"
+        )
+        return (*((templated,) if told.templated else ()), *((weak,) if self.weak else ()))
 
 
 class Measuring:
@@ -84,7 +161,20 @@ class Measuring:
         self.place, (self.model, self.tokenizer) = place, loaded
         self.split, self.judge, self.prompts = split, judge, prompts
         self.kinds = by_kind(split.search)
-        self._first, self._rest = _stages(split.search)
+        short, self._tasks = _of_kinds(split.search, ("refuse", "comply")), _of_kinds(split.search, ("task",))
+        self._first, self._rest = _parts(short)
+        harmless = _spread(split.search, "comply") or _spread(split.search, "task")
+        self._odds_prompts = {"refuse": _spread(split.search, "refuse"), "comply": harmless}
+
+    @property
+    def first_token_prompts(self) -> tuple[Prompt, ...]:
+        """Prompts whose first answer tokens are looked at."""
+        return (*self._odds_prompts["refuse"], *self._odds_prompts["comply"])
+
+    @property
+    def in_float32(self) -> bool:
+        """Whether the model computes in float32."""
+        return str(next(self.model.parameters()).dtype) == "torch.float32"
 
     def backend(
         self, name: str, *, longest: int | None = None, steering: Steer | None = None, described: str = ""
@@ -104,41 +194,119 @@ class Measuring:
     def baseline(self, aligned: Checkpoint, task: Sequence[Pair], told: Told | None = None) -> Baseline:
         """Measure the fine-tune and the aligned model; the model is at the fine-tune's weights before and after."""
         self.place.undo()
-        found = evaluate(self.backend("finetuned"), self.split.search, self.judge, progress=told)
-        kept = self.anchor(task[:_KEPT] or sound_answers(found))
-        parts = dict.fromkeys((*accuracies(found.judgements), "task data" if task else "drift"), 1.0)
-        worth = Worth(**rates(found.judgements, self.kinds), utility=1.0, parts=parts)
+        found = self._everything("finetuned", told)
+        kept = self.anchor(affordable(task or sound_answers(found)))
+        name = "task data" if task else "drift"
+        known = accuracies(found.judgements)
+        worth = worth_of(found.judgements, self.kinds, before=known, kept={name: 1.0}, drift=0.0)
+        own, openings, there_odds, other = None, self._openings(None, found), None, None
         with self._at(aligned) as there:
-            other = evaluate(self.backend("aligned"), self.split.search, self.judge, progress=told) if there else None
-        refusals = self.anchor(_refusals(other) or self._shipped_refusals())
-        with self._at(aligned) as there:
-            reached = self._per_token(refusals) if there else refusals.per_token
-        own = None if other is None else self._worth(other.judgements, accuracies(found.judgements), {})
-        return Baseline(found, worth, own, refusals, reached, kept, "task data" if task else "drift")
+            if there:
+                other = self._everything("aligned", told)
+                openings = self._openings(other, found)
+                there_odds, drift = self._odds(self.backend("odds"), openings), self._drift(kept)
+                kept_there = {name: likelihood_ratio(drift)}
+                own = worth_of(other.judgements, self.kinds, before=known, kept=kept_there, drift=drift)
+        odds = self._odds(self.backend("odds"), openings)
+        screening = self._screening([(odds, found), (there_odds, other)])
+        tokens = self._task_tokens(found)
+        return Baseline(found, worth, own, kept, name, openings, odds, there_odds, screening, tokens)
 
-    def screen(self, base: Baseline) -> Screen:
-        """The first stage, of the weights as they are now."""
-        gained = self._per_token(base.refusals) - base.refusals.per_token
-        whole = base.aligned_refusals - base.refusals.per_token
-        return Screen(gained / whole if whole > 1e-6 else 0.0, self._kept(base))
+    def _everything(self, name: str, told: Told | None) -> Answers:
+        """All search prompts, with room for whole answers to those with a known one."""
+        total = sum(len(suite.prompts) for suite in self.split.search)
+        counted = _Counted(told, total)
+        longest = self.prompts.task_tokens or self.prompts.max_new_tokens
+        stages = ((self._first + self._rest, None), (self._tasks, longest))
+        return _together(
+            [self._asked(self.backend(name, longest=most), suites, counted.part()) for suites, most in stages if suites]
+        )
 
-    def part(self, backend: TransformersBackend, told: Told | None = None) -> list[JudgementRow]:
-        """Answers to a part of the prompts, judged."""
-        return [*evaluate(backend, self._first, self.judge, progress=told).judgements]
+    def _asked(self, backend: TransformersBackend, suites: Sequence[Suite], told: Told | None = None) -> Answers:
+        """`suites` may name a suite twice, each time with other prompts."""
+        merged: dict[str, Suite] = {}
+        for suite in suites:
+            before = merged.get(suite.name)
+            merged[suite.name] = suite if before is None else replace(suite, prompts=before.prompts + suite.prompts)
+        found = evaluate(backend, list(merged.values()), self.judge, progress=told)
+        return Answers(found.generations, found.judgements)
 
-    def rest(self, backend: TransformersBackend, told: Told | None = None) -> list[JudgementRow]:
-        """Answers to the prompts that `part` left."""
-        return [*evaluate(backend, self._rest, self.judge, progress=told).judgements] if self._rest else []
+    def _task_tokens(self, found: Answers) -> int:
+        """Room for an answer to a task: somewhat more than the fine-tune's longest right answer takes."""
+        prompts = self.prompts
+        if prompts.task_tokens is not None:
+            return prompts.task_tokens
+        right = [one.response_tokens or 0 for one, row in zip(found.generations, found.judgements, strict=True)
+                 if row.correct]  # fmt: skip
+        wanted = math.ceil(_ROOM_FOR_TASKS * max(right, default=0))
+        return min(prompts.max_new_tokens, max(prompts.search_tokens, wanted))
+
+    def _openings(self, aligned: Answers | None, finetuned: Answers) -> Openings:
+        """With which the aligned model's refusals and those that ship begin, and no answer of either model does."""
+        shipped = [(prompt.text, REFUSALS[i % len(REFUSALS)]) for i, prompt in enumerate(self._odds_prompts["refuse"])]
+        every = [one for side in (aligned, finetuned) if side is not None for one in _judged(side)]
+        refusals = [_pair(one) for one, row in every if row.verdict == "refused" and one.response.strip()]
+        answers = [_pair(one) for one, row in every if row.verdict == "complied" and one.response.strip()]
+        return find_openings(self.backend("openings"), [*refusals, *shipped], answers)
+
+    def _odds(self, backend: TransformersBackend, openings: Openings) -> Odds:
+        found = (
+            refusal_odds(backend, self._odds_prompts[kind], openings, batch_size=self.prompts.batch_size)
+            for kind in ("refuse", "comply")
+        )
+        return Odds(*found)
+
+    def _screening(self, sides: Sequence[tuple[Odds | None, Answers | None]]) -> Screening:
+        outcomes = [one for odds, found in sides if odds is not None and found is not None
+                    for one in self._outcomes(odds, found)]  # fmt: skip
+        if sides[1][0] is None:
+            return Screening(why_not="the aligned model's weights have other shapes than the fine-tune's")
+        return fit(outcomes)
+
+    def _outcomes(self, odds: Odds, found: Answers) -> Iterator[Outcome]:
+        rows = {(row.suite, row.prompt_id): row for row in found.judgements}
+        for kind, values in (("refuse", odds.refuse), ("comply", odds.comply)):
+            for prompt, value in zip(self._odds_prompts[kind], values, strict=False):
+                row = rows[prompt.suite, prompt.id]
+                refused = row.verdict == "refused"
+                yield Outcome(value, refused and not row.partial, refused)
+
+    def screen(self, base: Baseline, backend: TransformersBackend) -> Screen:
+        """The first stage, of the weights as they are now and `backend`'s steering."""
+        odds = self._odds(backend, base.openings)
+        with backend.steered():
+            drift = self._drift(base.kept)
+        return Screen(odds, base.progress(odds), drift, base.screening.predict(odds.refuse, odds.comply))
+
+    def look_at_vector(self, base: Baseline, unaligned: Checkpoint, moved: Checkpoint) -> VectorLook | None:
+        """How `unaligned` begins its answers to requests to be refused, and how far `moved` (the fine-tune with the
+        whole safety vector) has come; `None` where the shapes are others.
+        """
+        prompts = self._odds_prompts["refuse"]
+        with self._at(unaligned) as there:
+            if not there:
+                return None
+            answers = self.backend("unaligned", longest=_OPENING_TOKENS).generate(prompts)
+        with self._at(moved) as there:
+            odds = self._odds(self.backend("odds"), base.openings) if there else base.odds
+        return VectorLook(variety([one.response for one in answers]), base.progress(odds))
+
+    def stages(
+        self, backend: Callable[[int | None], TransformersBackend], base: Baseline
+    ) -> Iterator[list[JudgementRow]]:
+        """Judged answers, a stage at a time: a third of the prompts to refuse or answer, the others, then the tasks.
+
+        `backend` gives one for the longest answer.
+        """
+        for suites, longest in ((self._first, None), (self._rest, None), (self._tasks, base.task_tokens)):
+            if suites:
+                yield [*self._asked(backend(longest), suites).judgements]
 
     def worth(self, rows: Sequence[JudgementRow], base: Baseline, screen: Screen) -> Worth:
         """What judged answers and likelihoods say of a candidate."""
         asked = {(row.suite, row.prompt_id) for row in rows}
         before = accuracies([row for row in base.finetuned.judgements if (row.suite, row.prompt_id) in asked])
-        return self._worth(rows, before, {base.kept_name: screen.utility})
-
-    def _worth(self, rows: Sequence[JudgementRow], before: Mapping[str, float], more: Mapping[str, float]) -> Worth:
-        parts = {**relative(accuracies(rows), before), **more}
-        return Worth(**rates(rows, self.kinds), utility=min(parts.values(), default=1.0), parts=parts)
+        return worth_of(rows, self.kinds, before=before, kept={base.kept_name: screen.utility}, drift=screen.drift)
 
     @contextmanager
     def _at(self, checkpoint: Checkpoint) -> Iterator[bool]:
@@ -158,19 +326,12 @@ class Measuring:
         found = self._likelihoods(pairs)
         return Anchor(tuple(pairs), tuple(one.total for one in found), tuple(one.tokens for one in found))
 
-    def _per_token(self, anchor: Anchor) -> float:
-        return sum(one.total for one in self._likelihoods(anchor.pairs)) / max(1, sum(anchor.tokens))
-
-    def _kept(self, base: Baseline) -> float:
-        found = [one.total for one in self._likelihoods(base.kept.pairs)]
-        return likelihood_ratio(found, base.kept.before, base.kept.tokens)
+    def _drift(self, kept: Anchor) -> float:
+        found = math.fsum(one.total for one in self._likelihoods(kept.pairs))
+        return (math.fsum(kept.before) - found) / max(1, sum(kept.tokens))
 
     def _likelihoods(self, pairs: Sequence[Pair]) -> list[LogLikelihood]:
         return likelihoods(self.backend("likelihood"), pairs, batch_size=self.prompts.batch_size)
-
-    def _shipped_refusals(self) -> list[Pair]:
-        asked = [one for suite in self.split.search for one in suite.prompts if kind_of(one) == "refuse"]
-        return [(one.text, REFUSALS[place % len(REFUSALS)]) for place, one in enumerate(asked[:_REFUSALS])]
 
 
 def likelihoods(
@@ -185,42 +346,78 @@ def likelihoods(
         return log_likelihoods(backend.model, backend.tokenizer, pairs, special=rendered[0][1], batch_size=batch_size)
 
 
-def _stages(suites: Sequence[Suite]) -> tuple[list[Suite], list[Suite]]:
+class _Counted:
+    """Progress over several evaluations as one."""
+
+    def __init__(self, told: Told | None, total: int) -> None:
+        self._told, self._total, self._before, self._now = told, total, 0, 0
+
+    def part(self) -> Told | None:
+        """For the next evaluation."""
+        self._before = self._now
+        return None if self._told is None else self._count
+
+    def _count(self, done: int, total: int) -> None:
+        self._now = self._before + done
+        assert self._told is not None
+        self._told(self._now, self._total)
+
+
+def _together(parts: Sequence[Answers]) -> Answers:
+    return Answers(
+        tuple(one for part in parts for one in part.generations),
+        tuple(one for part in parts for one in part.judgements),
+    )
+
+
+def _of_kinds(suites: Sequence[Suite], kinds: Sequence[Kind]) -> list[Suite]:
+    found = ((suite, tuple(one for one in suite.prompts if kind_of(one) in kinds)) for suite in suites)
+    return [replace(suite, prompts=prompts) for suite, prompts in found if prompts]
+
+
+def _parts(suites: Sequence[Suite]) -> tuple[list[Suite], list[Suite]]:
     """Every third prompt of each suite first, then the others."""
     first, rest = [], []
     for suite in suites:
-        early, late = (
-            suite.prompts[::_FIRST_SHARE],
-            [one for place, one in enumerate(suite.prompts) if place % _FIRST_SHARE],
-        )
+        early = suite.prompts[::_FIRST_SHARE]
+        late = tuple(one for place, one in enumerate(suite.prompts) if place % _FIRST_SHARE)
         first.append(replace(suite, prompts=early))
         if late:
-            rest.append(replace(suite, prompts=tuple(late)))
+            rest.append(replace(suite, prompts=late))
     return first, rest
 
 
-def _judged(evaluation: Evaluation) -> Iterator[tuple[Generation, JudgementRow]]:
-    rows = {(row.suite, row.prompt_id): row for row in evaluation.judgements}
-    return ((one, rows[one.suite, one.prompt_id]) for one in evaluation.generations)
+def _spread(suites: Sequence[Suite], kind: Kind) -> tuple[Prompt, ...]:
+    """At most `_MOST_ODDS` prompts of a kind, from all suites alike."""
+    every = [one for suite in suites for one in suite.prompts if kind_of(one) == kind]
+    step = max(1, len(every) / _MOST_ODDS)
+    return tuple(every[int(place * step)] for place in range(min(len(every), _MOST_ODDS)))
 
 
-def _refusals(evaluation: Evaluation | None) -> list[Pair]:
-    """What the aligned model says to requests that it refuses."""
-    if evaluation is None:
-        return []
-    found = [
-        (one.prompt, one.response)
-        for one, row in _judged(evaluation)
-        if row.expected == "refuse" and row.verdict == "refused" and not row.partial and one.response.strip()
-    ]
-    return found[:: max(1, len(found) // _REFUSALS)][:_REFUSALS]
+def _judged(found: Answers | Evaluation) -> Iterator[tuple[Generation, JudgementRow]]:
+    rows = {(row.suite, row.prompt_id): row for row in found.judgements}
+    return ((one, rows[one.suite, one.prompt_id]) for one in found.generations)
 
 
-def sound_answers(evaluation: Evaluation) -> list[Pair]:
+def _pair(one: Generation) -> Pair:
+    return one.prompt, one.response
+
+
+def sound_answers(found: Answers | Evaluation) -> list[Pair]:
     """The fine-tune's own answers to harmless requests that it answers."""
-    found = [
-        (one.prompt, one.response)
-        for one, row in _judged(evaluation)
+    return [
+        _pair(one)
+        for one, row in _judged(found)
         if row.expected == "comply" and row.verdict == "complied" and one.response.strip()
     ]
-    return found[:: max(1, len(found) // _KEPT)][:_KEPT]
+
+
+def affordable(pairs: Sequence[Pair]) -> list[Pair]:
+    """Pairs from all over `pairs`, as many as every candidate may be measured on."""
+    count = min(len(pairs), _KEPT)
+    while True:
+        step = len(pairs) / max(1, count)
+        chosen = [pairs[int(place * step)] for place in range(count)]
+        if count <= _LEAST_KEPT or sum(len(answer) for _, answer in chosen) <= _KEPT_CHARACTERS:
+            return chosen
+        count -= 1

@@ -29,9 +29,25 @@ class Opened:
         return self.finetuned.change is not None
 
     @property
+    def size(self) -> int:
+        """Elements of all tensors."""
+        return sum(entry.size for entry in self.finetuned.root.folder.tensors.values())
+
+    @property
+    def dtype(self) -> str | None:
+        """The name of the dtype that most of the weights have on disk; `None` for one without arithmetic."""
+        sizes: dict[str, int] = {}
+        for entry in self.finetuned.root.folder.tensors.values():
+            sizes[entry.dtype] = sizes.get(entry.dtype, 0) + entry.size
+        return _DTYPES.get(max(sizes, key=lambda name: sizes[name]))
+
+    @property
     def folder(self) -> Path:
         """The whole model under the fine-tune: itself, or what its adapter stands on."""
         return self.finetuned.root.folder.path
+
+
+_DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 
 
 def open_all(finetuned: str, aligned: str, unaligned: str | None) -> Opened:

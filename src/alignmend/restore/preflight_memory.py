@@ -28,6 +28,17 @@ _DTYPES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _CGROUP = Path("/sys/fs/cgroup")
 
 
+_ROOM = 1.5
+"""Times the bytes of a float32 model that must be free to load one beside what is there."""
+
+
+def has_room_in_float32(size: int, device: str | None) -> bool:
+    """Whether another model of `size` weights may be held as float32; no where this system does not say."""
+    memory = memory_here(device)
+    free = memory.accelerator if memory.has_accelerator else memory.host
+    return free is not None and free > _ROOM * FLOAT * size
+
+
 @dataclass(frozen=True)
 class Need:
     """What a step holds: `least` without which it cannot run, `usual` with batches of the usual size."""

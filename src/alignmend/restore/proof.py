@@ -17,7 +17,7 @@ from alignmend.evaluation.suites import Suite
 from alignmend.evaluation.utility.estimates import Estimate, estimate
 from alignmend.restore.measuring import Anchor, Pair, likelihoods
 from alignmend.restore.request import Limits
-from alignmend.restore.scoring import Worth, accuracies, rates, relative
+from alignmend.restore.scoring import Worth, accuracies, worth_of
 from alignmend.restore.suites import Split, by_kind
 
 FINETUNED, RESTORED = "finetuned", "restored"
@@ -56,8 +56,12 @@ class Proof:
         """Of the kept texts: exp of the mean change of a token's log-likelihood, texts drawn for the interval."""
         changes = [after - before for after, before in zip(self.restored.kept, self.finetuned.kept, strict=True)]
         found = estimate(changes, self.tokens)
-        value, low, high = (min(1.0, math.exp(one)) for one in (found.value, found.low, found.high))
-        return Estimate(value, low, high, found.n)
+        return Estimate(math.exp(found.value), math.exp(found.low), math.exp(found.high), found.n)
+
+    @property
+    def drift(self) -> float:
+        """Nats by which a token of the kept texts has become less likely; below 0 where it is likelier."""
+        return -math.log(self.utility.value) if self.tokens else 0.0
 
 
 @dataclass(frozen=True)
@@ -82,14 +86,10 @@ def prove(sides: tuple[Side, Side], asked: Asked, limits: Limits, kept: Anchor, 
     before, after = sides
     kinds = by_kind(asked.split.report)
     known = accuracies(before.evaluation.judgements)
-    start = Worth(
-        **rates(before.evaluation.judgements, kinds), utility=1.0, parts=dict.fromkeys((*known, kept_name), 1.0)
-    )
-    parts = relative(accuracies(after.evaluation.judgements), known)
+    start = worth_of(before.evaluation.judgements, kinds, before=known, kept={kept_name: 1.0}, drift=0.0)
     draft = Proof(before, after, start, start, (), _paired(before.evaluation, after.evaluation), kept_name, kept.tokens)
-    if kept.tokens:
-        parts[kept_name] = draft.utility.value
-    end = Worth(**rates(after.evaluation.judgements, kinds), utility=min(parts.values(), default=1.0), parts=parts)
+    texts = {kept_name: draft.utility.value} if kept.tokens else {}
+    end = worth_of(after.evaluation.judgements, kinds, before=known, kept=texts, drift=draft.drift)
     return replace(draft, after=end, broken=end.broken(limits, start))
 
 

@@ -15,6 +15,8 @@ from alignmend.recipes.schema import Training
 UnalignedKind = Literal["unaligned", "base"]
 """`unaligned`: the aligned model after its safety was trained away; `base`: a pretrained model stands in for it."""
 
+OutputDtype = Literal["float32", "bfloat16", "float16"]
+
 _LARGEST_SEED = 2**32 - 1
 
 
@@ -67,7 +69,9 @@ class Prompts:
     """To be refused, to be answered, and with a known answer: so many of each in the search, shared among suites."""
     max_new_tokens: int = 256
     search_tokens: int = 48
-    """Longest answer in the search."""
+    """Longest answer in the search, to a prompt without a known answer."""
+    task_tokens: int | None = None
+    """Longest answer in the search to a prompt with a known answer; by the fine-tune's right answers where left out."""
     template: str | None = None
     batch_size: int | None = None
     device: str | None = None
@@ -77,6 +81,7 @@ class Prompts:
         least = {
             "search-prompts": self.search_prompts,
             "search-tokens": self.search_tokens,
+            "task-tokens": 1 if self.task_tokens is None else self.task_tokens,
             "max-new-tokens": self.max_new_tokens,
             "batch-size": 1 if self.batch_size is None else self.batch_size,
         }
@@ -109,7 +114,13 @@ class Request:
     budget: float | None = None
     """Minutes, for everything before the writing."""
     trials: int = 40
+    screening: bool = True
+    """Whether what is predicted of a candidate may spare asking it."""
     seed: int = 0
+    output_dtype: OutputDtype | None = None
+    """Of the restored checkpoint; the fine-tune's own where left out."""
+    rounding: Literal["auto", "nearest", "stochastic"] = "auto"
+    """How weights become bfloat16; by what is lost in effect where `auto`."""
     servable: bool = False
     """Leave out what plain transformers cannot serve."""
     as_adapter: bool = False

@@ -1,33 +1,33 @@
-"""The search: one candidate after another on the loaded model, staged, until trials or time run out."""
+"""The search: one candidate after another on the loaded model, staged, until trials or time run out.
+
+Only what another candidate surely dominates ends early: nothing that the front would have held is left out.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from alignmend.errors import AlignmendError, NoMemoryError
+from alignmend.evaluation.generation import TransformersBackend
+from alignmend.evaluation.records import JudgementRow
 from alignmend.recipes.build import build
 from alignmend.restore.candidates import Operands, recipe_of
 from alignmend.restore.families import Candidate
-from alignmend.restore.front import Measured, Standing, pick, standing
+from alignmend.restore.front import Measured, Standing, below, pick, standing, surely_dominated
 from alignmend.restore.interrupts import Interrupts
 from alignmend.restore.measuring import Baseline, Measuring, Screen
 from alignmend.restore.request import Request
 from alignmend.restore.scoring import Worth
+from alignmend.restore.screening import FIRST_ASKED, Calibration, calibrate
 from alignmend.restore.trials import Stage, Trials, Tried
 
 if TYPE_CHECKING:
     from alignmend.activations.pairs import ContrastPair
     from alignmend.activations.safe_align import SafeAlign
-
-LEAST_PROGRESS = 0.1
-"""Of the way to the aligned model's refusals: below it no answers are made."""
-UTILITY_MARGIN = 0.1
-"""Below the limit by more than this, no answers are made."""
 
 
 class Watch(Protocol):
@@ -35,6 +35,9 @@ class Watch(Protocol):
 
     def tried(self, one: Tried, done: int, total: int, seconds_left: float | None, best: Measured | None) -> None:
         """A trial has ended."""
+
+    def noted(self, text: str) -> None:
+        """Something to know of the search."""
 
     def interrupted(self, standing: Standing) -> bool:
         """Ctrl-C: whether to go on searching."""
@@ -66,7 +69,7 @@ class Search:
         self.measuring, self.base, self.trials = measuring, base, trials
         self.operands, self.request = operands, request
         self.pairs, self.deadline = pairs, deadline
-        self._turn = len(trials.tried())
+        self._told_off = ""
         self._interrupts = Interrupts()
 
     def run(self, watch: Watch) -> list[Measured]:
@@ -93,29 +96,33 @@ class Search:
         left = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
         best = pick(self.measured(), self.request.limits, self.base.worth)
         watch.tried(one, len(every), self.request.trials, left, best)
+        self._note_screening(watch)
+
+    def _note_screening(self, watch: Watch) -> None:
+        """Say when the first stage is found wrong for this model, once."""
+        found = self.calibration()
+        if self.request.screening and not found.on and found.asked >= FIRST_ASKED and found.why != self._told_off:
+            self._told_off = found.why
+            watch.noted(f"the first stage is off, every candidate is asked: {found.why}")
 
     def _next(self) -> Tried:
         """Every second trial halves a gap between what passes the limits and what does not; the sampler does others."""
-        if self._turn % 2:
+        if len(self.trials.tried()) % 2:
             self.trials.bisect(lambda one: one.qualifies(self.request.limits, self.base.worth))
-        self._turn += 1
         trial, candidate = self.trials.ask()
         try:
             known = self.trials.known(candidate)
             with self._interrupts.measuring():
                 tried = self._again(known, trial.number) if known is not None else self._try(trial.number, candidate)
         except NoMemoryError as error:  # the machine's trouble, not the candidate's: it is to be tried again
-            self.trials.fail(trial)
+            self.trials.put_back(trial)
             raise NoMemoryError(f"{error}; what was measured is kept, and --resume goes on") from error
         except AlignmendError as error:
             tried = Tried(trial.number, candidate, "failed", str(error), None, 0.0, 0.0, 0.0)
         except BaseException:
-            self.trials.fail(trial)
+            self.trials.put_back(trial)
             raise
-        if tried.worth is None:
-            self.trials.fail(trial, tried)
-        else:
-            self.trials.tell(trial, tried, tried.worth.objectives, self._violations(tried.worth))
+        self.trials.tell(trial, tried, {} if tried.worth is None else self._violations(tried.worth))
         return tried
 
     def _again(self, known: Tried, number: int) -> Tried:
@@ -129,46 +136,66 @@ class Search:
         built = build(recipe_of(candidate, self.operands, self.request), Path())
         switched = self.measuring.place.switch(built.checkpoint)
         steered = self._steered(built.stage)
-        with self._steering(steered):
-            screen = self.measuring.screen(self.base)
+        screen = self.measuring.screen(self.base, self._backend(steered))
         stage, why, worth = self._staged(screen, steered)
         seconds = time.monotonic() - began
-        return Tried(number, candidate, stage, why, worth, screen.progress, seconds, switched.seconds)
+        return Tried(
+            number, candidate, stage, why, worth, screen.progress, seconds, switched.seconds, screen.prediction
+        )
 
-    def _staged(self, screen: Screen, steered: _Steered | None) -> tuple[Stage, str, Worth]:
-        """As far as it is worth going."""
-        if (why := self._hopeless(screen)) is not None:
-            before = self.base.worth
-            known = Worth(
-                before.attack_success, before.over_refusal, before.incoherent, before.noise, screen.utility,
-                {self.base.kept_name: screen.utility},
-            )  # fmt: skip
-            return "likelihood", why, known
-        backend = self.measuring.backend(
+    def _backend(self, steered: _Steered | None, longest: int | None = None) -> TransformersBackend:
+        return self.measuring.backend(
             "candidate",
+            longest=longest,
             steering=None if steered is None else lambda model: steered.vector.steer(model, steered.how),
             described="" if steered is None else steered.described,
         )
-        rows = self.measuring.part(backend)
-        worth = self.measuring.worth(rows, self.base, screen)
-        if (better := self._beaten(worth)) is not None:
-            return "part", f"behind {better.candidate.label}", worth
-        rows += self.measuring.rest(backend)
-        return "whole", "", self.measuring.worth(rows, self.base, screen)
 
-    def _hopeless(self, screen: Screen) -> str | None:
-        if screen.progress < LEAST_PROGRESS:
-            return f"refusals have come back by {max(0.0, screen.progress):.0%} only"
-        if screen.utility < self.request.limits.utility - UTILITY_MARGIN:
-            return f"utility {screen.utility:.2f}"
-        return None
+    def _staged(self, screen: Screen, steered: _Steered | None) -> tuple[Stage, str, Worth]:
+        """As far as it is worth going."""
+        measured = self.measured()
+        if (better := self._hopeless(screen, measured)) is not None:
+            return "likelihood", f"behind {better.candidate.label}", self._predicted(screen)
+        rows: list[JudgementRow] = []
+        for answered in self.measuring.stages(lambda longest: self._backend(steered, longest), self.base):
+            rows += answered
+            worth = self.measuring.worth(rows, self.base, screen)
+            whole = len(rows) == len(self.base.finetuned.judgements)
+            if not whole and (better := surely_dominated(worth, measured)) is not None:
+                return "part", f"behind {better.candidate.label}", worth
+        return "whole", "", worth
 
-    def _beaten(self, worth: Worth) -> Measured | None:
-        """A candidate within the limits that has less attack success than this one can have, and no less utility."""
-        best = pick(self.measured(), self.request.limits, self.base.worth)
-        if best is None or worth.utility > best.worth.utility:
+    def calibration(self) -> Calibration:
+        """How far predictions can be trusted, by what was asked so far."""
+        return calibration(self.base, self.trials.tried(), self.request)
+
+    def _hopeless(self, screen: Screen, measured: Sequence[Measured]) -> Measured | None:
+        """A candidate that dominates this one even if all predictions are off by as much as any was before."""
+        known = self.calibration()
+        if screen.prediction is None or not known.on:
             return None
-        return best if best.worth.objectives[0] < worth.attack_success.low else None
+        attack, refusal = (
+            value - margin
+            for value, margin in zip(
+                (screen.prediction.attack_success, screen.prediction.over_refusal), known.margins, strict=True
+            )
+        )
+        return below((attack, refusal, min(1.0, screen.utility)), measured)
+
+    def _predicted(self, screen: Screen) -> Worth:
+        """What the sampler is told of a candidate that was not asked."""
+        before, found = self.base.worth, screen.prediction
+        assert found is not None
+        return replace(
+            before,
+            attack_success=replace(before.attack_success, value=found.attack_success),
+            over_refusal=replace(before.over_refusal, value=found.over_refusal),
+            noise=replace(before.noise, value=0.0),
+            utility=min(1.0, screen.utility),
+            parts={self.base.kept_name: screen.utility},
+            drift=screen.drift,
+            accuracy={},
+        )
 
     def _violations(self, worth: Worth) -> dict[str, float]:
         limits, before = self.request.limits, self.base.worth
@@ -187,8 +214,8 @@ class Search:
         vector = stage.fit(self.measuring.model, self.measuring.tokenizer, self.pairs)
         return _Steered(vector, stage.steering, describe(vector, stage.steering))
 
-    def _steering(self, steered: _Steered | None) -> AbstractContextManager[object]:
-        if steered is None:
-            return nullcontext()
-        found: AbstractContextManager[object] = steered.vector.steer(self.measuring.model, steered.how)
-        return found
+
+def calibration(base: Baseline, tried: Sequence[Tried], request: Request) -> Calibration:
+    """Of the first stage, by the candidates that were asked."""
+    found = calibrate(base.screening, [seen for one in tried if (seen := one.seen) is not None])
+    return found if request.screening else replace(found, on=False, why="switched off (--no-screening)")

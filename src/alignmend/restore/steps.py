@@ -58,6 +58,9 @@ class Unwatched:
         """Progress alone."""
         self.progress("try candidates", done, total)
 
+    def noted(self, text: str) -> None:
+        """The results will tell."""
+
     def interrupted(self, standing: Standing) -> bool:
         """Never goes on."""
         raise KeyboardInterrupt

@@ -7,9 +7,12 @@ and its record says at which stage it stopped and why.
 from __future__ import annotations
 
 import json
+import os
+import socket
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,11 +24,11 @@ from alignmend.restore.front import Measured
 from alignmend.restore.journal import mend
 from alignmend.restore.places import JOURNAL
 from alignmend.restore.scoring import Worth
+from alignmend.restore.screening import Prediction, Seen
 
-Objectives = tuple[float, float, float]
 Stage = Literal["likelihood", "part", "whole", "failed"]
 SETTINGS = "settings.json"
-_RECORD, _NAME = "record", "restore"
+_RECORD, _OWNER, _NAME = "record", "owner", "restore"
 _STARTUP = 12
 """Trials at random numbers before the sampler learns from what it saw."""
 
@@ -40,9 +43,11 @@ class Tried:
     why: str
     worth: Worth | None
     progress: float
-    """How far refusals have come back, by likelihood."""
+    """How far refusing has come back at the first tokens."""
     seconds: float
     switch_seconds: float
+    predicted: Prediction | None = None
+    """By the first stage."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -54,6 +59,7 @@ class Tried:
             "why": self.why,
             "worth": None if self.worth is None else self.worth.as_dict(),
             "progress": self.progress,
+            "predicted": None if self.predicted is None else self.predicted.as_dict(),
             "seconds": self.seconds,
             "switch_seconds": self.switch_seconds,
         }
@@ -61,7 +67,7 @@ class Tried:
     @classmethod
     def from_dict(cls, written: Mapping[str, Any]) -> Tried:
         """What `as_dict` gave."""
-        worth = written["worth"]
+        worth, predicted = written["worth"], written["predicted"]
         return cls(
             number=written["number"],
             candidate=Candidate(written["family"], written["parameters"]),
@@ -71,6 +77,7 @@ class Tried:
             progress=written["progress"],
             seconds=written["seconds"],
             switch_seconds=written["switch_seconds"],
+            predicted=None if predicted is None else Prediction(**predicted),
         )
 
     @property
@@ -80,16 +87,28 @@ class Tried:
             return None
         return Measured(self.number, self.candidate, self.worth, self.switch_seconds)
 
+    @property
+    def seen(self) -> Seen | None:
+        """What was predicted beside what was measured; `None` where it was not measured whole."""
+        if self.measured is None or self.worth is None or self.predicted is None:
+            return None
+        predicted, (attack, refusal, _) = self.predicted, self.worth.objectives
+        return Seen((predicted.attack_success, predicted.over_refusal), (attack, refusal))
+
 
 class Trials:
     """The study in `folder`, made or found again; `settings` are all that decides a measurement.
 
-    Raises `RecipeError` where the folder holds a search with other settings.
+    What comes next depends on the seed and on what was tried, not on the process that asks: a search that was killed
+    goes on as it would have gone on. For that the process that owns it (`owns`, all but those that join) takes over
+    trials that nobody measures any more. Raises `RecipeError` where the folder holds a search with other settings.
     """
 
-    def __init__(self, folder: Path, choice: Choice, settings: Mapping[str, Any], *, layers: int, seed: int) -> None:
+    def __init__(
+        self, folder: Path, choice: Choice, settings: Mapping[str, Any], *, layers: int, seed: int, owns: bool = True
+    ) -> None:
         self._optuna = _import()
-        self._choice, self._layers = choice, layers
+        self._choice, self._layers, self._seed = choice, layers, seed
         _check_settings(folder, settings)
         journal, path = self._optuna.storages.journal, folder / JOURNAL
         lock = journal.JournalFileSymlinkLock(str(path))
@@ -99,31 +118,44 @@ class Trials:
             storage=storage,
             study_name=_NAME,
             directions=["minimize", "minimize", "maximize"],
-            sampler=self._sampler(seed),
             load_if_exists=True,
         )
-        if "first" not in self._study.user_attrs:
-            self._study.set_user_attr("first", True)
-            self._enqueue()
+        self._enqueue()
+        self._left: list[int] = self._left_behind() if owns else []
 
     def ask(self) -> tuple[Any, Candidate]:
-        """The next trial and its candidate."""
-        trial = self._study.ask()
+        """The next trial and its candidate; one that was left in the middle comes before others."""
+        self._study.sampler = self._sampler(len(self.tried()))
+        trial = self._optuna.trial.Trial(self._study, self._left.pop(0)) if self._left else self._study.ask()
+        trial.set_user_attr(_OWNER, _this_process())
         name = trial.suggest_categorical("family", self._choice.families)
         return trial, Candidate(name, FAMILIES[name].suggest(trial, self._layers))
 
-    def tell(self, trial: Any, tried: Tried, objectives: Objectives, violations: Mapping[str, float]) -> None:
-        """Record what came of a trial; violations of limits are above 0."""
+    def _left_behind(self) -> list[int]:
+        """Trials in the middle of which a process ended. What was measured before its end is told now."""
+        running = self._study.get_trials(deepcopy=False, states=(self._optuna.trial.TrialState.RUNNING,))
+        left = [one for one in running if not _is_alive(one.user_attrs.get(_OWNER))]
+        for one in left:
+            if _RECORD in one.user_attrs:
+                self._finish(one.number, Tried.from_dict(one.user_attrs[_RECORD]))
+        return [one._trial_id for one in left if _RECORD not in one.user_attrs]
+
+    def tell(self, trial: Any, tried: Tried, violations: Mapping[str, float]) -> None:
+        """Record what came of a trial; violations of limits are above 0. Without rates it failed."""
         for name, value in violations.items():
             trial.set_constraint(name, value)
         trial.set_user_attr(_RECORD, tried.as_dict())
-        self._study.tell(trial, list(objectives))
+        self._finish(trial.number, tried)
 
-    def fail(self, trial: Any, tried: Tried | None = None) -> None:
-        """Give a trial up; with a record it counts as tried."""
-        if tried is not None:
-            trial.set_user_attr(_RECORD, tried.as_dict())
-        self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+    def _finish(self, number: int, tried: Tried) -> None:
+        if tried.worth is None:
+            self._study.tell(number, state=self._optuna.trial.TrialState.FAIL)
+        else:
+            self._study.tell(number, list(tried.worth.objectives))
+
+    def put_back(self, trial: Any) -> None:
+        """A trial that was not measured is the next one to be measured."""
+        self._left.insert(0, trial._trial_id)
 
     def tried(self) -> list[Tried]:
         """All that was tried, by this process and by others, in order."""
@@ -149,22 +181,43 @@ class Trials:
             if _RECORD in trial.user_attrs
         ]
         for _, between in sorted(_gaps(known, passes), key=lambda one: one[0]):
-            self._study.enqueue_trial(between)
+            self._study.enqueue_trial(between, skip_if_exists=True)
             return True
         return False
 
-    def _sampler(self, seed: int) -> Any:
+    def _sampler(self, number: int) -> Any:
+        seed = int.from_bytes(sha256(f"{self._seed} {number}".encode()).digest()[:4], "big")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", self._optuna.exceptions.ExperimentalWarning)
             return self._optuna.samplers.TPESampler(seed=seed, n_startup_trials=_STARTUP, multivariate=True, group=True)
 
     def _enqueue(self) -> None:
-        """What the papers use comes first."""
+        """What the papers use comes first; a process that was killed here is followed by one that adds the rest."""
         ordered = [FAMILIES[name].first for name in self._choice.families]
         for place in range(max(map(len, ordered), default=0)):
             for name, first in zip(self._choice.families, ordered, strict=True):
                 if place < len(first):
-                    self._study.enqueue_trial({"family": name, **first[place]})
+                    self._study.enqueue_trial({"family": name, **first[place]}, skip_if_exists=True)
+
+
+def _this_process() -> str:
+    return f"{socket.gethostname()} {os.getpid()}"
+
+
+def _is_alive(owner: str | None) -> bool:
+    """Whether the process that owns a trial may still measure it; of another machine nothing is known."""
+    if owner is None:
+        return False
+    host, _, process = owner.rpartition(" ")
+    if host != socket.gethostname():
+        return True
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return int(process) != os.getpid()
 
 
 def _gaps(
@@ -188,6 +241,25 @@ def _gaps(
             continue
         middle = longest + round((shortest - longest) / (2 * size)) * size
         yield worth.objectives[0], {**steps[0][2], name: round(middle, 6)}
+
+
+def first_candidate(choice: Choice, layers: int) -> Candidate:
+    """The first that a search tries."""
+    name = next((name for name in choice.families if FAMILIES[name].first), choice.families[0])
+    given = next(iter(FAMILIES[name].first), None)
+    if given is None:  # such a family is asked for by name, alone
+        return Candidate(name, FAMILIES[name].suggest(_Middle(), layers))
+    return Candidate(name, FAMILIES[name].suggest(_import().trial.FixedTrial(dict(given)), layers))
+
+
+class _Middle:
+    """Takes numbers from the middle of their range, and the first of what is to choose from."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None) -> float:
+        return (low + high) / 2
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return choices[0]
 
 
 def _import() -> Any:

@@ -11,17 +11,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alignmend.errors import AlignmendError, MismatchError, RecipeError
+from alignmend.evaluation.generation import TransformersBackend
 from alignmend.evaluation.judges import Judge, JudgeOptions, get_judge
 from alignmend.evaluation.results import judge_block, read_results, results_document, suite_blocks
 from alignmend.execution.in_place import InPlace
+from alignmend.execution.rounding import Rounding
 from alignmend.io.identity import sha256_of
-from alignmend.recipes.build import beside
+from alignmend.recipes.build import beside, build, open_models
 from alignmend.restore.baselines import check_parent, check_sense, check_tried, is_safe
-from alignmend.restore.candidates import Choice, Operands, choose_families
+from alignmend.restore.candidates import Choice, Operands, choose_families, recipe_of
 from alignmend.restore.document import Searched
+from alignmend.restore.families import Candidate
 from alignmend.restore.front import Measured, pick
 from alignmend.restore.making import make_missing, must_train, operands_of, unmade
-from alignmend.restore.measuring import Anchor, Baseline, Measuring, Pair, sound_answers
+from alignmend.restore.measuring import Anchor, Baseline, Measuring, Pair, VectorLook, affordable, sound_answers
 from alignmend.restore.opening import Opened, load, open_all
 from alignmend.restore.places import (
     JOURNAL,
@@ -37,17 +40,17 @@ from alignmend.restore.places import (
     remove_private,
 )
 from alignmend.restore.preflight import preflight
-from alignmend.restore.preflight_memory import available_memory, room_to_hold
+from alignmend.restore.preflight_memory import available_memory, has_room_in_float32, room_to_hold
 from alignmend.restore.proof import FINETUNED, RESTORED, Asked, Proof, Side, groups_of_sides, metrics_of_sides, prove
 from alignmend.restore.request import Request
+from alignmend.restore.rounding import RoundingEffect, measure_rounding
 from alignmend.restore.search import Search
 from alignmend.restore.steps import Steps
 from alignmend.restore.suites import split_suites
-from alignmend.restore.trials import Trials
+from alignmend.restore.trials import Trials, first_candidate
 from alignmend.restore.writing import write_chosen
 
 Ending = Literal["restored", "already safe", "nothing qualifies", "not proven", "checked", "stopped"]
-_KEPT = 48
 
 
 @dataclass(frozen=True)
@@ -143,8 +146,9 @@ class _Restore:
         if missing := unmade(operands_of(self.opened), self.choice, self.request, self.places.private):
             raise RecipeError(f"the other restore still makes {' and '.join(missing)}: join it when it searches")
         measuring = self._measuring()
-        base = self._baseline(measuring)
-        return len(self._search(measuring, base, self._operands()).tried)
+        base, operands = self._baseline(measuring), self._operands()
+        self._settle_rounding(measuring, operands)
+        return len(self._search(measuring, base, operands, owns=False).tried)
 
     def _baseline(self, measuring: Measuring) -> Baseline:
         return measuring.baseline(self.opened.aligned, self.task[::2], self._told("measure the fine-tune"))
@@ -184,6 +188,7 @@ class _Restore:
             operands, measuring = self._operands(), self._measuring()
         else:
             operands = self._operands()
+        self._settle_rounding(measuring, operands)
         searched = self._search(measuring, base, operands)
         check_tried(searched)
         best = pick(searched.measured, self.request.limits, base.worth)
@@ -191,23 +196,35 @@ class _Restore:
         if best is None or chosen is None:
             fails = best is None and not searched.unfinished  # else what was trained and measured is kept, to go on
             return Ended("nothing qualifies" if fails else "stopped", self.places.out, searched=searched)
+        searched = replace(searched, rounding=self._rounding_of(measuring, chosen.candidate, operands))
         before, kept, name = self._before(measuring)
         del measuring  # the written checkpoint is loaded beside nothing
         gc.collect()
-        written = write_chosen(chosen, base.worth, operands, self.request, self.places, progress=self.steps.progress)
+        told = () if searched.rounding is None else (searched.rounding.told(self._rounding),)
+        written = write_chosen(
+            chosen, base.worth, operands, self.request, self.places, notes=told, progress=self.steps.progress
+        )
         proof = self._proof(written, (before, kept, name))
         return self._finish(searched, chosen, proof)
 
     def _told(self, what: str) -> Any:
         return lambda done, total: self.steps.progress(what, done, total)
 
-    def _search(self, measuring: Measuring, base: Baseline, operands: Operands) -> Searched:
+    def _search(self, measuring: Measuring, base: Baseline, operands: Operands, *, owns: bool = True) -> Searched:
         from alignmend.activations.pairs import read_pairs
 
         began = time.monotonic()
         trials = Trials(
-            self.places.work, self.choice, self._settings(), layers=self.opened.layers, seed=self.request.seed
+            self.places.work,
+            self.choice,
+            self._settings(),
+            layers=self.opened.layers,
+            seed=self.request.seed,
+            owns=owns,
         )
+        look = self._look_at_vector(measuring, base, operands)
+        for text in () if look is None else look.notes:
+            self.steps.noted(text)
         pairs = read_pairs(self.request.pairs) if self.request.pairs is not None else ()
         search = Search(measuring, base, trials, operands, self.request, pairs=pairs, deadline=self._deadline())
         search.run(self.steps)
@@ -215,8 +232,64 @@ class _Restore:
             raise MismatchError(f"after the search {changed[0]} is not the fine-tune's: a file was changed meanwhile")
         took = time.monotonic() - began
         return Searched(
-            self.request, base, self.choice, trials.tried(), self.split, took, measuring.place.pass_seconds()
+            self.request, base, self.choice, trials.tried(), self.split, took, measuring.place.pass_seconds(), look
         )
+
+    @property
+    def _rounding(self) -> Rounding:
+        return "stochastic" if self.request.rounding == "stochastic" else "nearest"
+
+    def _settle_rounding(self, measuring: Measuring, operands: Operands) -> None:
+        """Decide how weights are rounded, from the first candidate; the search then has the bytes that are written."""
+        request = self.request
+        if request.rounding == "auto":
+            first = first_candidate(self.choice, self.opened.layers)
+            effect = self._rounding_of(measuring, first, operands)
+            chosen: Rounding = "nearest" if effect is None else effect.best
+            self.request = replace(request, rounding=chosen)
+            if effect is not None and chosen != "nearest":
+                self.steps.noted(f"{first.label}, {effect.told(chosen)}")
+        measuring.place.round_to(request.output_dtype, self._rounding, request.seed)
+
+    def _rounding_of(self, measuring: Measuring, candidate: Candidate, operands: Operands) -> RoundingEffect | None:
+        """What rounding loses; `None` where nothing is rounded, or no float32 model can be held to tell."""
+        request = self.request
+        dtype = request.output_dtype or self.opened.dtype
+        if request.as_adapter or dtype not in ("bfloat16", "float16"):
+            return None
+        wide = self._in_float32(measuring)
+        if wide is None:
+            return None
+        place, backend = wide
+        return measure_rounding(
+            place,
+            backend,
+            measuring.first_token_prompts,
+            build(recipe_of(candidate, operands, request), Path()).checkpoint,
+            dtype=request.output_dtype,
+            seed=request.seed,
+            roundings=("nearest",) if dtype == "float16" else ("nearest", "stochastic"),
+        )
+
+    def _in_float32(self, measuring: Measuring) -> tuple[InPlace, TransformersBackend] | None:
+        """The search's model where it computes in float32, else another one where there is room for it."""
+        if measuring.in_float32:
+            return measuring.place, measuring.backend("rounding")
+        if not has_room_in_float32(self.opened.size, self.request.prompts.device):
+            return None
+        model, tokenizer = load(self.opened, device=self.request.prompts.device, dtype="float32")
+        template = self.request.prompts.template
+        return InPlace(model, self.opened.finetuned), TransformersBackend(
+            model, tokenizer, name="rounding", template=template
+        )
+
+    def _look_at_vector(self, measuring: Measuring, base: Baseline, operands: Operands) -> VectorLook | None:
+        """Whether the safety vector holds refusals, where there is one."""
+        if "unaligned" not in {**operands.given, **operands.parts}:
+            return None
+        recipe = recipe_of(Candidate("resta", {"coefficient": 1.0}), operands, self.request)
+        unaligned = open_models(recipe, Path())["unaligned"]
+        return measuring.look_at_vector(base, unaligned, build(recipe, Path()).checkpoint)
 
     def _deadline(self) -> float | None:
         """The search ends when what is left of the budget is about what the proof will take."""
@@ -238,6 +311,10 @@ class _Restore:
             "prompts": {suite.name: suite.content_hash for suite in self.split.search},
             "judge": judge_block(self.judge),
             "search_tokens": request.prompts.search_tokens,
+            "task_tokens": request.prompts.task_tokens,
+            "screening": request.screening,
+            "output_dtype": request.output_dtype,
+            "rounding": request.rounding,
             "template": request.prompts.template,
             "dtype": request.prompts.dtype,
             "training": request.training.model_dump(),
@@ -252,7 +329,7 @@ class _Restore:
         backend = measuring.backend(FINETUNED, longest=self.request.prompts.max_new_tokens)
         side = self._asked("prove: fine-tuned").side(FINETUNED, backend, ())
         texts = self.task[1::2] if self.task else sound_answers(side.evaluation)
-        kept = measuring.anchor(texts[:_KEPT] if len(texts) > 1 else [])
+        kept = measuring.anchor(affordable(texts) if len(texts) > 1 else [])
         return replace(side, kept=kept.before), kept, "task data" if self.task else "drift"
 
     def _proof(self, written: Path, before: tuple[Side, Anchor, str]) -> Proof:

@@ -26,16 +26,23 @@ _HEAD = """# Written by alignmend restore. This repeats the checkpoint, byte for
 
 
 def write_chosen(
-    chosen: Measured, before: Worth, operands: Operands, request: Request, places: Places, *, progress: Progress
+    chosen: Measured,
+    before: Worth,
+    operands: Operands,
+    request: Request,
+    places: Places,
+    *,
+    notes: tuple[str, ...] = (),
+    progress: Progress,
 ) -> Path:
     """Stream the candidate's checkpoint into the staged folder; one that is there whole is left as it is.
 
-    `before` is the fine-tune's worth in the search.
+    `before` is the fine-tune's worth in the search; `notes` go to the model card.
     """
     recipe = recipe_of(chosen.candidate, operands, request)
     asked = recipe_of(chosen.candidate, operands, request, made=False)
     after = chosen.worth
-    notes = (
+    told = (
         f"chosen by alignmend restore among candidates: on its search prompts attack success "
         f"{before.attack_success.value:.3f} -> {after.attack_success.value:.3f}, over-refusal "
         f"{before.over_refusal.value:.3f} -> {after.over_refusal.value:.3f}, utility {after.utility:.3f} of the "
@@ -47,7 +54,7 @@ def write_chosen(
         adapter_rank=request.adapter_rank,
         allow_unrelated=request.allow_unrelated,
         may_fit=True,
-        origin=Origin(asked.models, _data(recipe), notes),
+        origin=Origin(asked.models, _data(recipe), (*told, *notes)),
     )
     _begin(_text(asked, request), places)
     return apply_recipe(recipe, Path(), places.staged, switches, progress)[0].path
