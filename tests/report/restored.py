@@ -99,7 +99,7 @@ def search_block(**changes: Any) -> dict[str, Any]:
             "rank_correlation": 0.93,
             "margins": {"attack_success": 0.06, "over_refusal": 0.05},
         },
-        "vector": {"answers": 24, "openings": 17, "progress": 0.62},
+        "vector": {"answers": 24, "openings": 17, "refused": wilson(0, 24).as_dict(), "progress": 0.62},
         "rounding": {"used": "nearest", "step_kl": 0.8, "lost_kl": {"nearest": 0.004, "stochastic": 0.003}},
     }
     return block | changes

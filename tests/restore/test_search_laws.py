@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alignmend.errors import ParameterError, RecipeError
 from alignmend.evaluation.metrics import Rate, wilson
 from alignmend.organisms import Family
 from alignmend.restore.candidates import Choice, Operands, choose_families, recipe_of
-from alignmend.restore.families import FAMILIES, STEPS, Candidate
+from alignmend.restore.families import FAMILIES, RANGES, Candidate
 from alignmend.restore.front import Measured, Standing, dominates, fitting, front, pick, standing
 from alignmend.restore.interrupts import Interrupts
 from alignmend.restore.request import Limits, Prompts, Request
@@ -152,7 +152,7 @@ def test_every_family_is_a_recipe_and_knows_its_own_names(name: str) -> None:
     trial, family = Fixed(), FAMILIES[name]
     parameters = family.suggest(trial, 4)
     assert all(one.startswith(f"{name}.") for one in trial.names)
-    assert f"{name}.{family.step_name}" in STEPS
+    assert f"{name}.{family.step_name}" in RANGES
     assert all(set(first) == set(trial.names) for first in family.first)
     assert Candidate(name, parameters).label.startswith(name)
 
@@ -246,7 +246,75 @@ def test_halving_finds_the_limit(tmp_path: Path) -> None:
         study.bisect(lambda one: one.qualifies(Limits(), FINETUNED))
         play(study, 1, steps)
     passing = max(step for step in steps if step <= 0.6)
-    assert 0.6 - passing < 2 * STEPS["resta.coefficient"]
+    assert 0.6 - passing < 2 * RANGES["resta.coefficient"][2]
+
+
+def test_a_step_that_passes_is_gone_beyond(tmp_path: Path) -> None:
+    """Where the papers' numbers all keep the limits, longer steps are tried."""
+    study, steps = trials(tmp_path), list[float]()
+    play(study, 3, steps, limit=1.4)
+    for _ in range(5):
+        study.bisect(lambda one: one.qualifies(Limits(), FINETUNED))
+        play(study, 1, steps, limit=1.4)
+    assert max(step for step in steps if step <= 1.4) > 1.3
+    assert any(step > 1.4 for step in steps)
+
+
+def test_where_no_step_passes_shorter_ones_are_tried(tmp_path: Path) -> None:
+    study, steps = trials(tmp_path), list[float]()
+    play(study, 3, steps, limit=0.15)
+    for _ in range(4):
+        study.bisect(lambda one: one.qualifies(Limits(), FINETUNED))
+        play(study, 1, steps, limit=0.15)
+    assert min(steps) <= 0.15
+
+
+FOUR = ("resta", "resta_drop", "harm_direction_removal", "resta_layers")
+
+
+def search_on(folder: Path, total: int, stops: dict[int, str]) -> list[Candidate]:
+    """A search of `total` trials as `Search` makes one, killed at the trials of `stops` and begun again."""
+    study = Trials(folder, Choice(FOUR, ()), {"seed": 0}, layers=4, seed=0)
+    passes = lambda one: one.qualifies(Limits(), FINETUNED)  # noqa: E731
+    while (count := len(study.tried())) < total:
+        stop = stops.pop(count, "")
+        if count % 2:
+            study.bisect(passes)
+        if stop == "before asking":
+            return search_on(folder, total, stops)
+        trial, candidate = study.ask()
+        if stop == "before telling":
+            return search_on(folder, total, stops)
+        step = float(candidate.parameters["coefficient"])
+        found = worth(round(N * max(0.0, 1 - step)), N if step > 0.6 else 0, 1.0)
+        tried = Tried(trial.number, candidate, "whole", "", found, 1.0, 0.1, 0.1)
+        if stop == "while telling":
+            trial.set_user_attr("record", tried.as_dict())
+            return search_on(folder, total, stops)
+        study.tell(trial, tried, {})
+    return [one.candidate for one in study.tried()]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[Candidate]:
+    return search_on(tmp_path_factory.mktemp("undisturbed"), 22, {})
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.dictionaries(
+        st.integers(0, 21), st.sampled_from(["before asking", "before telling", "while telling"]), max_size=6
+    )
+)
+def test_a_search_that_is_killed_goes_on_as_it_would_have(
+    undisturbed: list[Candidate], tmp_path_factory: pytest.TempPathFactory, stops: dict[int, str]
+) -> None:
+    assert search_on(tmp_path_factory.mktemp("killed"), 22, stops) == undisturbed
+
+
+def test_more_trials_go_on_where_fewer_ended(undisturbed: list[Candidate], tmp_path: Path) -> None:
+    assert search_on(tmp_path, 9, {}) == undisturbed[:9]
+    assert search_on(tmp_path, 22, {}) == undisturbed
 
 
 def test_another_search_does_not_go_on_in_the_same_journal(tmp_path: Path) -> None:

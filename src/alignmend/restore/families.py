@@ -51,11 +51,11 @@ class Candidate:
         return f"{self.family} ({shown})" if shown else self.family
 
 
-_RANGES: Mapping[str, tuple[float, float, float]] = MappingProxyType(
+RANGES: Mapping[str, tuple[float, float, float]] = MappingProxyType(
     {
-        "resta.coefficient": (0.1, 1.5, 0.025),
-        "resta_drop.coefficient": (0.1, 1.5, 0.025),
-        "resta_layers.coefficient": (0.1, 1.5, 0.025),
+        "resta.coefficient": (0.1, 2.0, 0.025),
+        "resta_drop.coefficient": (0.1, 2.0, 0.025),
+        "resta_layers.coefficient": (0.1, 2.0, 0.025),
         "harm_direction_removal.coefficient": (0.25, 4.0, 0.125),
         "harm_direction_removal_layers.coefficient": (0.25, 4.0, 0.125),
         "safety_arithmetic.coefficient": (0.25, 3.0, 0.125),
@@ -65,11 +65,10 @@ _RANGES: Mapping[str, tuple[float, float, float]] = MappingProxyType(
     }
 )
 """Least, most, and the grid between."""
-STEPS: Mapping[str, float] = MappingProxyType({name: step for name, (_, _, step) in _RANGES.items()})
 
 
 def _number(trial: Suggests, name: str) -> float:
-    low, high, step = _RANGES[name]
+    low, high, step = RANGES[name]
     return trial.suggest_float(name, low, high, step=step)
 
 

@@ -10,6 +10,7 @@ from alignmend.errors import AlignmendError
 from alignmend.evaluation.overlap import find_overlaps
 from alignmend.evaluation.records import Prompt
 from alignmend.evaluation.suites import Suite
+from alignmend.restore.openings import variety
 from alignmend.restore.preflight_findings import Finding, from_error, note, ok, problem
 from alignmend.restore.request import Request
 from alignmend.restore.suites import Split, split_suites
@@ -74,6 +75,13 @@ def _counted(file: PairsFile) -> Finding:
     )
     if len(file.pairs) < FEW_PAIRS:
         return note("harmful data", told, "so few pairs hardly take safety away: the vector may say little")
+    begun = variety([pair.response for pair in file.pairs])
+    if begun.templated:
+        return note(
+            "harmful data",
+            f"{told}; the answers begin in only {begun.openings} ways",
+            "a vector from such answers may hold their templates rather than refusals: give natural, varied answers",
+        )
     return ok("harmful data", told)
 
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from alignmend.errors import OutputError, RecipeError, missing_extra
 from alignmend.io.atomic import replace_bytes
 from alignmend.restore.candidates import Choice
-from alignmend.restore.families import FAMILIES, STEPS, Candidate
+from alignmend.restore.families import FAMILIES, RANGES, Candidate
 from alignmend.restore.front import Measured
 from alignmend.restore.journal import mend
 from alignmend.restore.places import JOURNAL
@@ -223,7 +223,11 @@ def _is_alive(owner: str | None) -> bool:
 def _gaps(
     known: list[tuple[Tried, dict[str, Any]]], passes: Callable[[Measured], bool]
 ) -> Iterator[tuple[float, dict[str, Any]]]:
-    """Of each family and its other numbers: attack success at the longest step that passes, and the step to try."""
+    """Of each family and its other numbers: attack success at the longest step that passes, and the step to try.
+
+    That lies halfway to the shortest longer step; where none is longer, half as far again; where none passes, at half
+    of the shortest, and after all others.
+    """
     groups: dict[tuple[Any, ...], list[tuple[float, Tried, dict[str, Any]]]] = {}
     for tried, parameters in known:
         name = f"{tried.candidate.family}.{FAMILIES[tried.candidate.family].step_name}"
@@ -232,15 +236,23 @@ def _gaps(
             groups.setdefault((name, others), []).append((parameters[name], tried, parameters))
     for (name, _), steps in groups.items():
         good = [(step, found.worth) for step, tried, _ in steps if (found := tried.measured) and passes(found)]
-        if not good:
-            continue
-        longest, worth = max(good, key=lambda one: one[0])
-        size = STEPS[name]
+        longest, worth = max(good, key=lambda one: one[0], default=(0.0, None))
+        low, high, size = RANGES[name]
         shortest = min((step for step, _, _ in steps if step > longest + size / 2), default=None)
-        if shortest is None or shortest - longest < 1.5 * size:
-            continue
-        middle = longest + round((shortest - longest) / (2 * size)) * size
-        yield worth.objectives[0], {**steps[0][2], name: round(middle, 6)}
+        if shortest is None:
+            wanted = min(high, _on_grid(1.5 * longest, size))
+        else:
+            wanted = max(low, _on_grid((longest + shortest) / 2, size))
+        if all(abs(wanted - step) > size / 2 for step, _, _ in steps):
+            yield _LAST if worth is None else worth.objectives[0], {**steps[0][2], name: round(wanted, 6)}
+
+
+_LAST = 2.0
+"""After every attack success."""
+
+
+def _on_grid(value: float, size: float) -> float:
+    return round(value / size) * size
 
 
 def first_candidate(choice: Choice, layers: int) -> Candidate:
