@@ -12,12 +12,8 @@ from alignmend.io.companions import find_companions
 from alignmend.io.header import Header, read_header
 from alignmend.io.hub import find
 from alignmend.io.index import inside, read_headers
-from alignmend.io.refusals import (
-    refuse_file,
-    refuse_folder,
-    refuse_quantized_config,
-    refuse_quantized_tensors,
-)
+from alignmend.io.quantized import refuse_quantized_config, refuse_quantized_tensors
+from alignmend.io.refusals import refuse_file, refuse_folder
 from alignmend.io.strict_json import JsonObject, read_object, shown
 from alignmend.io.tensors import TensorEntry
 
@@ -64,7 +60,7 @@ def open_checkpoint_folder(location: str | Path, *, revision: str | None = None,
     config = _read_config(folder)
     refuse_quantized_config(config, folder / "config.json")
     entries = _merged(headers)
-    refuse_quantized_tensors(entries.values())
+    refuse_quantized_tensors(entries.values(), headers[0].metadata)
     return CheckpointFolder(
         location=written,
         path=folder,
