@@ -18,7 +18,7 @@ from alignmend.execution.description import Description, write_records
 from alignmend.execution.files import Files
 from alignmend.execution.finished import finished
 from alignmend.execution.operands import operands_of, refuse_own_input
-from alignmend.execution.plan import DTYPES, check_dtype
+from alignmend.execution.output_dtypes import DTYPES, check_dtype
 from alignmend.execution.products import read_floats
 from alignmend.execution.save import Saved
 from alignmend.execution.steps import StepTable

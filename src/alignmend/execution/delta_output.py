@@ -24,9 +24,9 @@ from alignmend.execution.blocks import BLOCK, Evaluator, torch_dtype
 from alignmend.execution.description import Description, output_files
 from alignmend.execution.files import Files, write_all
 from alignmend.execution.operands import identities, label_all, opened, operands_of, refuse_own_input, versions
+from alignmend.execution.output_dtypes import DTYPES
 from alignmend.execution.parallel import in_order
 from alignmend.execution.pieces import PieceReport, cut, find_nonfinite
-from alignmend.execution.plan import DTYPES
 from alignmend.execution.ranking import find_thresholds
 from alignmend.execution.rounding import sum_of_squares, to_nearest
 from alignmend.execution.save import Progress, cut_notes

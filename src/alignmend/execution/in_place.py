@@ -23,9 +23,9 @@ from alignmend.errors import MismatchError
 from alignmend.execution.blocks import Evaluator, torch_dtype
 from alignmend.execution.files import Files
 from alignmend.execution.held import Held, Writing
+from alignmend.execution.output_dtypes import OutputDtypes, output_dtypes
 from alignmend.execution.parallel import in_order
 from alignmend.execution.pieces import Piece, Sink, compute, cut
-from alignmend.execution.plan import output_dtype
 from alignmend.execution.ranking import find_thresholds
 from alignmend.execution.threads import thread_count
 from alignmend.io.tensors import ARITHMETIC_DTYPES
@@ -55,6 +55,7 @@ class InPlace:
     ) -> None:
         self.start, self.memory = start, memory
         self._dtype, self._threads = dtype, thread_count(threads)
+        self._dtypes: OutputDtypes = {}
         self._slots = {name: tensor.detach() for name, tensor in _tensors(model)}
         self._memory = Held(memory, self._threads)
         self._held: dict[str, TensorPlan] = {}
@@ -69,7 +70,7 @@ class InPlace:
         goes back to `start`.
         """
         began = time.perf_counter()
-        wanted = {plan.name: plan for plan in resolve(checkpoint, self._thresholds(checkpoint)).tensors}
+        wanted = self._plans(checkpoint)
         self._check(wanted)
         # Two plans of one tensor hold the same values where they read and compute the same.
         changed = [plan for name, plan in wanted.items() if name in self._slots and self._held.get(name) != plan]
@@ -95,7 +96,7 @@ class InPlace:
         Reads every tensor; memory for one more at a time.
         """
         found = []
-        for plan in resolve(self.start, self._thresholds(self.start)).tensors:
+        for plan in self._plans(self.start).values():
             if plan.name in self._slots:
                 before = self._slots[plan.name].clone()
                 self._fill([plan])
@@ -130,6 +131,11 @@ class InPlace:
                 self._cuts[rankings] = find_thresholds(rankings, checkpoint.root, files, self._threads)
         return self._cuts[rankings]
 
+    def _plans(self, checkpoint: Checkpoint) -> Mapping[str, TensorPlan]:
+        structure = resolve(checkpoint, self._thresholds(checkpoint))
+        self._dtypes = output_dtypes(checkpoint, structure, self._dtype)
+        return {plan.name: plan for plan in structure.tensors}
+
     def _check(self, wanted: Mapping[str, TensorPlan]) -> None:
         for name, plan in wanted.items():
             slot = self._slots.get(name)
@@ -152,12 +158,12 @@ class InPlace:
         self._held.update((plan.name, plan) for plan in plans)
 
     def _writing(self, plan: TensorPlan) -> Writing:
-        dtype = output_dtype(plan, self._dtype)
+        dtype = self._dtypes[plan.name]
         rounded = torch_dtype(dtype) if dtype in ARITHMETIC_DTYPES else None
         return Writing(plan.entry, plan.change, rounded, self._slots[plan.name].view(-1))
 
     def _pieces(self, plan: TensorPlan) -> Iterator[Piece]:
-        dtype = output_dtype(plan, self._dtype)
+        dtype = self._dtypes[plan.name]
         for start, stop in cut(plan.entry, plan.change):
             yield Piece(plan.entry, plan.change, start, stop, dtype, "nearest", 0, False, plan.stream)
 

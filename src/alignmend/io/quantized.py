@@ -50,7 +50,7 @@ _NEVER_PLAIN = re.compile(
 """Names that no layer in full precision has, whatever their dtype."""
 
 _INTEGERS = frozenset({"I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8"})
-_WEIGHT = re.compile(r"(^|[._])weight$|_(proj|blocks|scales)$")
+_WEIGHT = re.compile(r"(^|[._])weights?$|_(proj|blocks|scales)$")
 _COMPANION = re.compile(r"scale|zero|absmax|codebook|centroid|shift|biases|qmap|(^|_)(su|sv|suh|svh)$", re.IGNORECASE)
 """What numbers are multiplied with, or looked up in, after unpacking."""
 _PLACES = re.compile(
@@ -110,7 +110,7 @@ def _packed(modules: Iterable[list[TensorEntry]], tool: str) -> Iterator[TensorE
         largest = max((one.size for one in module if len(one.shape) > 1 and one.dtype not in _INTEGERS), default=0)
         for entry in module:
             _refuse_plainly_quantized(entry, module, tool)
-            if _may_be_packed(entry) and entry.size > largest:
+            if _may_be_packed(entry) and len(entry.shape) > 1 and entry.size > largest:
                 yield entry
 
 
