@@ -23,11 +23,13 @@ from alignmend.errors import MismatchError
 from alignmend.execution.blocks import Evaluator, torch_dtype
 from alignmend.execution.files import Files
 from alignmend.execution.held import Held, Writing
+from alignmend.execution.operands import operands_of, read_states
 from alignmend.execution.output_dtypes import OutputDtypes, output_dtypes
 from alignmend.execution.parallel import in_order
 from alignmend.execution.pieces import Piece, Sink, compute, cut
 from alignmend.execution.ranking import find_thresholds
 from alignmend.execution.threads import thread_count
+from alignmend.io.file_state import refuse_changed
 from alignmend.io.tensors import ARITHMETIC_DTYPES
 
 _LISTED = 3
@@ -84,6 +86,7 @@ class InPlace:
                     self.switch(self.start)
             raise
         self._wait()
+        refuse_changed(read_states(operands_of(checkpoint)))
         return Switched(len(changed), time.perf_counter() - began)
 
     def undo(self) -> Switched:

@@ -15,7 +15,7 @@ from alignmend.algebra.walks import rankings_of
 from alignmend.execution.description import Description, write_records
 from alignmend.execution.files import Files
 from alignmend.execution.finished import finished
-from alignmend.execution.operands import file_states, operands_of, refuse_own_input, states, versions
+from alignmend.execution.operands import file_states, operands_of, read_states, refuse_own_input, states, versions
 from alignmend.execution.output_dtypes import OutputDtypes, kept_notes, output_dtypes
 from alignmend.execution.plan import output_shards
 from alignmend.execution.ranking import find_thresholds
@@ -25,6 +25,7 @@ from alignmend.execution.steps import StepTable
 from alignmend.execution.stream import stream
 from alignmend.execution.threads import thread_count
 from alignmend.io.copies import companions_of, copy_companions
+from alignmend.io.file_state import refuse_changed, states_of
 from alignmend.io.manifest import Manifest
 from alignmend.io.shards import INDEX_NAME, Shard, index_text
 from alignmend.io.staging import Staging, check_space, settle, staging
@@ -142,6 +143,7 @@ class _Run:
         self.threads = thread_count(options.threads)
         self.inputs = operands_of(checkpoint)
         self.companions = companions_of(checkpoint.root.folder, checkpoint.speaker)
+        self.read = read_states(self.inputs) | states_of(self.companions.values())
 
     def run(self) -> Saved:
         structure = resolve(self.checkpoint)
@@ -164,6 +166,7 @@ class _Run:
                 final = resolve(self.checkpoint, thresholds)
                 steps = stream(final, shards, stage, files, dtypes=dtypes, options=self.options, progress=self.progress)
             manifest = self._finish(stage, structure, shards, steps, thresholds)
+            refuse_changed(self.read)
             stage.publish(self.options.overwrite)
         warnings = (*self.description.warnings, *self.told, *steps.warnings())
         return Saved(self.out, manifest, steps, thresholds, warnings)
