@@ -33,6 +33,7 @@ from alignmend.algebra.nodes import (
     Top,
 )
 from alignmend.algebra.problems import Problems
+from alignmend.algebra.seeing import seen_by
 from alignmend.algebra.selections import check_selections
 from alignmend.algebra.simplify import both, either, elect, invert, keep, plus, times
 from alignmend.algebra.thresholds import Thresholds
@@ -41,6 +42,7 @@ from alignmend.algebra.walks import leaves_of, stored_source
 from alignmend.errors import FileFormatError, MismatchError
 from alignmend.io.adapter import AdapterPart, DoraPart, LowRankPart, TokenRowsPart, resolve_parts
 from alignmend.io.delta import DeltaPart
+from alignmend.io.seen import Seen
 from alignmend.io.tensors import ARITHMETIC_DTYPES, TensorEntry
 
 
@@ -50,9 +52,12 @@ class Resolver:
     def __init__(self, target: Source, change: DeltaNode | None, thresholds: Thresholds | None) -> None:
         self.target = target
         self.node = change
+        seen: Mapping[Source, Seen] = {}
+        if change is not None:
+            self.node, seen = seen_by(target, change)
         self.thresholds = thresholds
         self.problems = Problems()
-        self.notes: list[str] = []
+        self.notes: list[str] = [note for one in seen.values() for note in one.notes]
         self._alias = tied_alias(target.folder)
         self._ranked: dict[ScoreNode, frozenset[str]] = {}
         self._unscored: dict[ScoreNode, dict[str, None]] = {}
@@ -60,10 +65,10 @@ class Resolver:
         self._parts: dict[AdapterDelta, Mapping[str, tuple[AdapterPart, ...]]] = {}
         self._copies: dict[Source, Mapping[str, str]] = {}
         """Tied copies in the targets of stored deltas."""
-        if change is not None:
-            check_selections(change, target.folder, self.problems)
-            for leaf in leaves_of(change):
-                check_leaf(leaf, target.folder, self.problems)
+        if self.node is not None:
+            check_selections(self.node, target.folder, self.problems)
+            for leaf in leaves_of(self.node):
+                check_leaf(leaf, target.folder, self.problems, seen.get(leaf.source))
 
     def target_entries(self) -> list[TensorEntry]:
         """The target's tensors in natural order of names."""
@@ -281,6 +286,8 @@ def _is_float(entry: TensorEntry) -> bool:
 
 
 def _same_bytes(left: TensorEntry, right: TensorEntry) -> bool:
+    if left.runs is not None or right.runs is not None:
+        return left.runs == right.runs
     return left.start == right.start and left.stop == right.stop and _file(left.path) == _file(right.path)
 
 

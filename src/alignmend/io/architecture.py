@@ -1,0 +1,102 @@
+"""What `transformers` makes of a checkpoint's tensors: its own renamings and conversions, followed without any weight.
+
+The model is built without memory (on torch's device `meta`), its conversions run on tensors without memory, and every
+operation on the way is written down as what it does to the places of elements.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from alignmend.io.arrays import Shape
+from alignmend.io.layout import Layout
+from alignmend.io.wrappers import unwrapped
+
+
+class UnknownArchitectureError(Exception):
+    """`transformers` is not installed, or does not know the model by itself; says which."""
+
+
+def layout_of(folder: Path, config: Mapping[str, object], tensors: Mapping[str, Shape]) -> Layout:
+    """The layout of stored `tensors` (name -> shape) in the model of the `config.json` in `folder`, which is `config`.
+
+    Raises `UnknownArchitectureError` where `transformers` cannot tell without code from elsewhere.
+    """
+    described = json.dumps(config, sort_keys=True, default=str)
+    return _layout(folder, described, tuple(sorted(tensors.items())))
+
+
+@lru_cache(maxsize=8)
+def _layout(folder: Path, config: str, tensors: tuple[tuple[str, Shape], ...]) -> Layout:
+    return follow(_empty_model(folder, config), dict(tensors))
+
+
+@lru_cache(maxsize=2)
+def _empty_model(folder: Path, config: str) -> Any:
+    """The model that a config describes, without memory for its weights."""
+    if find_spec("transformers") is None or find_spec("torch") is None:
+        raise UnknownArchitectureError("transformers is not installed: pip install 'alignmend[evaluate]'")
+    import torch
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers.initialization import no_init_weights
+
+    try:
+        with _silent(), no_init_weights(), torch.device("meta"):
+            described = known_config(folder, json.loads(config))
+            return model_class(described)._from_config(described).eval()
+    except (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UnknownArchitectureError(
+            f"transformers cannot build the model of its config.json ({reason[0]})"
+        ) from None
+
+
+def known_config(folder: Path, fields: Mapping[str, object]) -> Any:
+    """The `config.json` in `folder`, read by the library's own class for it; code from elsewhere is never run."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    kind = fields.get("model_type")
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+        raise UnknownArchitectureError(f"transformers does not know the model_type {kind!r} by itself")
+    return CONFIG_MAPPING[kind].from_pretrained(str(folder))
+
+
+def model_class(config: Any) -> Any:
+    """The class that a checkpoint was saved from, where it says so; else the one for text, or for images and text."""
+    import transformers
+
+    for name in config.architectures or ():
+        found = getattr(transformers, str(name), None)
+        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
+            return found
+    for auto in (transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText, transformers.AutoModel):
+        if type(config) in auto._model_mapping:
+            return auto._model_mapping[type(config)]
+    raise UnknownArchitectureError(f"transformers has no model for {type(config).__name__}")
+
+
+def follow(model: Any, tensors: Mapping[str, Shape]) -> Layout:
+    """The layout of stored `tensors` in `model`, which may have weights or not."""
+    from alignmend.io.conversion import convert
+
+    with _silent():
+        return convert(model, {name: (unwrapped(name), shape) for name, shape in tensors.items()})
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """No warnings of the library: nothing is loaded here."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
