@@ -81,6 +81,19 @@ def model_class(config: Any) -> Any:
     raise UnknownArchitectureError(f"transformers has no model for {type(config).__name__}")
 
 
+def text_class(location: Path | str) -> Any:
+    """The class whose `from_pretrained` loads the model at `location`, a folder or hub id, to answer text.
+
+    That is the library's automatic class for text; for a model of images and text that has none, the one for both.
+    """
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(location)
+    automatic = (transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText)
+    found = next((auto for auto in automatic if type(config) in auto._model_mapping), None)
+    return found or automatic[0]
+
+
 def follow(model: Any, tensors: Mapping[str, Shape]) -> Layout:
     """The layout of stored `tensors` in `model`, which may have weights or not."""
     from alignmend.io.conversion import convert

@@ -26,6 +26,19 @@ def length(digits: Digits) -> int:
     return math.prod(count for count, _ in digits)
 
 
+def joined(digits: Digits) -> Digits:
+    """With as few digits as tell the same."""
+    found: list[tuple[int, int]] = []
+    for count, stride in digits:
+        if count == 1:
+            continue
+        if found and found[-1][1] == count * stride:
+            found[-1] = (found[-1][0] * count, stride)
+        else:
+            found.append((count, stride))
+    return tuple(found) or ((1, 1),)
+
+
 @dataclass(frozen=True, slots=True)
 class Box:
     """A part of an array that lies in one source."""

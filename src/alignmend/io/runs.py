@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from alignmend.io.arrays import Array, Digits, cut, length, reshaped
+from alignmend.io.arrays import Array, Digits, cut, joined, length, reshaped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,7 +115,7 @@ def runs_of(array: Array, sources: Mapping[str, TensorEntry]) -> tuple[Run, ...]
     """A whole array, row after row; neighbours that also are neighbours in their source become one run."""
     found: list[Run] = []
     for box in sorted(reshaped(array, (_size(array),)).boxes, key=lambda box: box.low):
-        run = Run(box.low[0], sources[box.source], box.offset, _joined(box.steps[0]))
+        run = Run(box.low[0], sources[box.source], box.offset, joined(box.steps[0]))
         last = found[-1] if found else None
         if (
             last is not None
@@ -132,16 +132,3 @@ def runs_of(array: Array, sources: Mapping[str, TensorEntry]) -> tuple[Run, ...]
 
 def _size(array: Array) -> int:
     return length(tuple((count, 1) for count in array.shape))
-
-
-def _joined(digits: Digits) -> Digits:
-    """With as few digits as tell the same."""
-    found: list[tuple[int, int]] = []
-    for count, stride in digits:
-        if count == 1:
-            continue
-        if found and found[-1][1] == count * stride:
-            found[-1] = (found[-1][0] * count, stride)
-        else:
-            found.append((count, stride))
-    return tuple(found) or ((1, 1),)
