@@ -19,9 +19,11 @@ def load_weights(path: Path | str, dtype: str) -> Any:
 
     Raises `FileFormatError` where transformers cannot load it, or would leave weights random that its files lack.
     """
+    from transformers import AutoConfig
+
     options = {"key_mapping": wrapper_patterns()} if _has_wrappers(path) else {}
     try:
-        kind = text_class(path)
+        kind = text_class(AutoConfig.from_pretrained(path))
         model, report = kind.from_pretrained(path, dtype=dtype, output_loading_info=True, **options)
     except (OSError, ValueError, RuntimeError) as error:
         if is_out_of_memory(error):

@@ -23,34 +23,39 @@ class UnknownArchitectureError(Exception):
     """`transformers` is not installed, or does not know the model by itself; says which."""
 
 
-def layout_of(folder: Path, config: Mapping[str, object], tensors: Mapping[str, Shape]) -> Layout:
+def layout_of(
+    folder: Path, config: Mapping[str, object], tensors: Mapping[str, Shape], *, for_text: bool = False
+) -> Layout:
     """The layout of stored `tensors` (name -> shape) in the model of the `config.json` in `folder`, which is `config`.
 
+    `for_text` takes the class that `text_class` loads, not the one that the checkpoint was saved from.
     Raises `UnknownArchitectureError` where `transformers` cannot tell without code from elsewhere.
     """
     described = json.dumps(config, sort_keys=True, default=str)
-    return _layout(folder, described, tuple(sorted(tensors.items())))
+    return _layout(folder, described, tuple(sorted(tensors.items())), for_text)
 
 
 @lru_cache(maxsize=8)
-def _layout(folder: Path, config: str, tensors: tuple[tuple[str, Shape], ...]) -> Layout:
-    return follow(_empty_model(folder, config), dict(tensors))
+def _layout(folder: Path, config: str, tensors: tuple[tuple[str, Shape], ...], for_text: bool) -> Layout:
+    return follow(_empty_model(folder, config, for_text), dict(tensors))
 
 
 @lru_cache(maxsize=2)
-def _empty_model(folder: Path, config: str) -> Any:
+def _empty_model(folder: Path, config: str, for_text: bool) -> Any:
     """The model that a config describes, without memory for its weights."""
     if find_spec("transformers") is None or find_spec("torch") is None:
         raise UnknownArchitectureError("transformers is not installed: pip install 'alignmend[evaluate]'")
     import torch
-    from huggingface_hub.errors import StrictDataclassError
     from transformers.initialization import no_init_weights
 
     try:
         with _silent(), no_init_weights(), torch.device("meta"):
             described = known_config(folder, json.loads(config))
-            return model_class(described)._from_config(described).eval()
-    except (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError) as error:
+            kind = _of(text_class(described), described) if for_text else model_class(described)
+            return kind._from_config(described).eval()
+    except UnknownArchitectureError:
+        raise
+    except Exception as error:  # what the library makes of a config that is not sound
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UnknownArchitectureError(
             f"transformers cannot build the model of its config.json ({reason[0]})"
@@ -77,18 +82,25 @@ def model_class(config: Any) -> Any:
             return found
     for auto in (transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText, transformers.AutoModel):
         if type(config) in auto._model_mapping:
-            return auto._model_mapping[type(config)]
+            return _of(auto, config)
     raise UnknownArchitectureError(f"transformers has no model for {type(config).__name__}")
 
 
-def text_class(location: Path | str) -> Any:
-    """The class whose `from_pretrained` loads the model at `location`, a folder or hub id, to answer text.
+def _of(auto: Any, config: Any) -> Any:
+    """The class that an automatic one takes for a config."""
+    if type(config) not in auto._model_mapping:
+        raise UnknownArchitectureError(f"transformers has no model of {type(config).__name__} that answers text")
+    found = auto._model_mapping[type(config)]
+    return found[0] if isinstance(found, tuple) else found
 
-    That is the library's automatic class for text; for a model of images and text that has none, the one for both.
+
+def text_class(config: Any) -> Any:
+    """The automatic class that loads the model of a config to answer text.
+
+    That is the library's class for text; for a model of images and text that has none, the one for both.
     """
     import transformers
 
-    config = transformers.AutoConfig.from_pretrained(location)
     automatic = (transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText)
     found = next((auto for auto in automatic if type(config) in auto._model_mapping), None)
     return found or automatic[0]

@@ -46,8 +46,9 @@ def convert(model: Any, tensors: Mapping[str, tuple[str, Shape]]) -> Layout:
         parameters |= {name: array for name, array in made.items() if _fits(state, name, array)}
         if loading.transform is None and first not in parameters:
             (misfits[first],) = loading.sources[""]
+    tied = dict(getattr(model, "all_tied_weights_keys", None) or {})
     buffers = frozenset(name for name, _ in model.named_buffers())
-    return Layout(parameters, frozenset(state), buffers & state.keys(), frozenset(unused), misfits)
+    return Layout(parameters, frozenset(state), buffers & state.keys(), frozenset(unused), misfits, tied)
 
 
 def _fits(state: Mapping[str, torch.Tensor], name: str, array: Array) -> bool:

@@ -24,6 +24,16 @@ class Layout:
     """Stored tensors that the model does not load."""
     misfits: Mapping[str, str]
     """Name in the model -> the stored tensor that has its name and another shape, as after a resize."""
+    tied: Mapping[str, str]
+    """Name in the model -> that of the parameter that it shares, such as the output head's and the embedding's."""
+
+    def unfilled(self) -> list[str]:
+        """Trained parameters that the checkpoint does not fill, neither under their own name nor under a tied one."""
+        filled = {name for name, array in self.parameters.items() if array.is_whole()}
+        for one, other in self.tied.items():
+            if one in filled or other in filled:
+                filled |= {one, other}
+        return sorted(self.names - filled - self.buffers)
 
     def untrained(self) -> frozenset[str]:
         """Stored tensors without which the model has all its trained weights: unused ones, and buffers."""

@@ -47,6 +47,14 @@ def seen_as(source: CheckpointFolder, target: CheckpointFolder) -> Seen:
     return _cache[key]
 
 
+def tensors_as(source: CheckpointFolder, target: CheckpointFolder) -> Mapping[str, TensorEntry]:
+    """Tensors of `source` that the target has too, under its names; looked for only where few names agree."""
+    shared = source.tensors.keys() & target.tensors.keys()
+    enough = 2 * len(shared) > min(len(source.tensors), len(target.tensors))
+    found = source if enough else seen_as(source, target).folder
+    return {name: entry for name, entry in found.tensors.items() if name in target.tensors}
+
+
 def _identity(folder: CheckpointFolder) -> tuple[str, ...]:
     files = (part for header in folder.headers for part in (str(header.path.resolve()), header.header_hash))
     prefixed = next(iter(folder.tensors), "")
