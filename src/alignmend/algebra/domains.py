@@ -35,14 +35,18 @@ def check_leaf(leaf: Leaf, target: CheckpointFolder, problems: Problems, seen: S
     for name, having, lacking in one_sided(leaf, target):
         if name not in absent:
             problems.add(_missing(name, having, lacking))
-            if seen is not None and seen.unknown:
-                problems.advise(_SELECT.format(reason=seen.unknown))
+            if seen is not None:
+                problems.advise(f"{_UNKNOWN.format(seen.unknown) if seen.unknown else _KNOWN}, such as  {_NAMES}")
 
 
-_SELECT = (
-    "{reason}, so whether the model runs without such tensors cannot be told; where it does, the parameter names of "
-    "the recipe selects the others, such as  names: ['model.*', 'lm_head.*']"
+_KNOWN = (
+    "these are trained weights; where they shall stay as they are, the parameter names of a recipe selects the others"
 )
+_UNKNOWN = (
+    "{}, so whether the model runs without such tensors cannot be told; where it does, the parameter names of a recipe "
+    "selects the others"
+)
+_NAMES = "names: ['model.*', 'lm_head.*']"
 
 
 def one_sided(leaf: Leaf, target: CheckpointFolder) -> Iterator[tuple[str, CheckpointFolder, CheckpointFolder]]:

@@ -57,7 +57,7 @@ class Resolver:
             self.node, seen = seen_by(target, change)
         self.thresholds = thresholds
         self.problems = Problems()
-        self.notes: list[str] = [note for one in seen.values() for note in one.notes]
+        self.notes: list[str] = [*target.folder.notes, *(note for one in seen.values() for note in one.notes)]
         self._alias = tied_alias(target.folder)
         self._ranked: dict[ScoreNode, frozenset[str]] = {}
         self._unscored: dict[ScoreNode, dict[str, None]] = {}
@@ -68,6 +68,7 @@ class Resolver:
         if self.node is not None:
             check_selections(self.node, target.folder, self.problems)
             for leaf in leaves_of(self.node):
+                self.notes.extend(leaf.source.folder.notes)
                 check_leaf(leaf, target.folder, self.problems, seen.get(leaf.source))
 
     def target_entries(self) -> list[TensorEntry]:

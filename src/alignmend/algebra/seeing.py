@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from alignmend.algebra.domains import one_sided
 from alignmend.algebra.nodes import AdapterSource, DeltaNode, DeltaSource, ScoreNode, Selection, Source, StoredDelta
+from alignmend.algebra.tying import as_tied
 from alignmend.algebra.walks import Leaf, leaves_of, score_leaves
 from alignmend.io.seen import Seen, seen_as
 
@@ -28,9 +29,18 @@ def scores_seen_by(target: Source, score: ScoreNode) -> ScoreNode:
 
 
 def _strangers(target: Source, leaves: Iterable[Leaf]) -> Mapping[Source, Seen]:
-    """Operands that lack tensors of the target, or have others."""
-    found = {leaf.source for leaf in leaves if leaf.source != target and any(one_sided(leaf, target.folder))}
-    return {source: seen_as(source.folder, target.folder) for source in sorted(found, key=lambda one: one.key)}
+    """Operands that lack tensors of the target, have others, or tie their embeddings otherwise."""
+    found: dict[Source, Seen] = {}
+    for leaf in leaves:
+        source, folder = leaf.source, target.folder
+        if source == target or source in found:
+            continue
+        if any(one_sided(leaf, folder)):
+            seen = seen_as(source.folder, folder)
+            found[source] = replace(seen, folder=as_tied(seen.folder, folder))
+        elif folder.tied and not source.folder.tied and not leaf.partial:
+            found[source] = Seen(as_tied(source.folder, folder))
+    return found
 
 
 def _with(value: Node, seen: Mapping[Source, Seen]) -> Node:

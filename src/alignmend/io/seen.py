@@ -69,6 +69,8 @@ def _seen(source: CheckpointFolder, target: CheckpointFolder) -> Seen:
         own, other = (layout_of(target.path, target.config, _shapes(one)) for one in (target, source))
     except UnknownArchitectureError as error:
         return Seen(renamed, unknown=str(error))
+    if own.misfits or own.unfilled():  # then what it says of these tensors is worth nothing
+        return Seen(renamed, unknown=f"{target.path / 'config.json'} describes another model than these tensors")
     arrays = stored_as(own, other)
     found = {name: entry for name, array in arrays.items() if (entry := _entry(target.tensors[name], array, source))}
     used = {box.source for name in found for box in arrays[name].boxes}
