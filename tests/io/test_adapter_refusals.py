@@ -36,10 +36,6 @@ from alignmend.io.adapter_config import HARMLESS, REFUSED, AdapterConfig
         ({"init_lora_weights": "olora"}, "'olora' rewrote the base weights"),
         ({"init_lora_weights": "corda"}, "'corda' rewrote the base weights"),
         ({"init_lora_weights": "lora_ga"}, "'lora_ga' rewrote the base weights"),
-        (
-            {"target_parameters": ["mlp.experts.down_proj"]},
-            "target_parameters.*fused parameter.*merge_and_unload",
-        ),
         ({"lora_bias": True}, "lora_bias.*a bias of their own"),
         ({"use_qalora": True}, "use_qalora.*pools the inputs"),
         ({"use_bdlora": {"nblocks": 2}}, "use_bdlora.*block-diagonal"),

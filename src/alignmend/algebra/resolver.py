@@ -40,7 +40,16 @@ from alignmend.algebra.thresholds import Thresholds
 from alignmend.algebra.tying import lookup, tied_alias
 from alignmend.algebra.walks import leaves_of, stored_source
 from alignmend.errors import FileFormatError, MismatchError
-from alignmend.io.adapter import AdapterPart, DoraPart, LowRankPart, TokenRowsPart, resolve_parts
+from alignmend.io.adapter import (
+    AdapterPart,
+    BlockPart,
+    DoraPart,
+    LowRankPart,
+    ReplacedPart,
+    TokenRowsPart,
+    resolve_parts,
+)
+from alignmend.io.architecture import Architecture
 from alignmend.io.delta import DeltaPart
 from alignmend.io.seen import Seen
 from alignmend.io.tensors import ARITHMETIC_DTYPES, TensorEntry
@@ -234,12 +243,18 @@ class Resolver:
     def _adapter(self, node: AdapterDelta, entry: TensorEntry) -> program.Program | None:
         base = node.base if node.base is not None else self.target
         if node not in self._parts:
-            self._parts[node] = resolve_parts(node.adapter.adapter, base.folder.tensors, tied=base.folder.tied)
+            layout = self.target.folder  # whose names the base has here
+            self._parts[node] = resolve_parts(
+                node.adapter.adapter,
+                base.folder.tensors,
+                tied=base.folder.tied,
+                architecture=Architecture(layout.path, layout.config),
+            )
         found = [self._part(part, node, entry) for part in self._parts[node].get(entry.name, ())]
         return plus(found)
 
     def _part(self, part: AdapterPart, node: AdapterDelta, entry: TensorEntry) -> program.Program | None:
-        if node.base is None and isinstance(part, LowRankPart):
+        if node.base is None and isinstance(part, LowRankPart | BlockPart):
             return _low_rank(part, entry)
         if node.base is None:
             raise MismatchError(
@@ -254,14 +269,18 @@ class Resolver:
                 f"{entry.name}: the adapter's base has shape {list(base_entry.shape)}, the target {list(entry.shape)}"
             )
             return None
-        if isinstance(part, LowRankPart):
-            return _low_rank(part, entry)
-        if isinstance(part, DoraPart):
-            low_rank = _low_rank(LowRankPart(part.a, part.b, part.scale, part.transposed), entry)
-            return program.Dora(low_rank, part.magnitude, base_entry)
-        if isinstance(part, TokenRowsPart):
-            return program.TokenRows(part.trained, part.rows, base_entry, entry.shape[1])
-        return program.Subtract(program.Read(part.saved), program.Read(base_entry))
+        match part:
+            case LowRankPart() | BlockPart():
+                return _low_rank(part, entry)
+            case DoraPart():
+                low_rank = _matrix(part.a, part.b, part.scale, part.transposed, entry)
+                return program.Dora(low_rank, part.magnitude, part.on or base_entry)
+            case TokenRowsPart():
+                return program.TokenRows(part.trained, part.rows, part.on or base_entry, entry.shape[1])
+            case ReplacedPart(saved):
+                return program.Subtract(program.Read(saved), program.Read(base_entry))
+            case _:
+                raise AssertionError(part)
 
 
 def _row_top(node: Top, score: program.Program | None, entry: TensorEntry) -> program.MaskProgram:
@@ -277,9 +296,25 @@ def row_length(entry: TensorEntry) -> int:
     return entry.shape[-1] if entry.shape else 1
 
 
-def _low_rank(part: LowRankPart, entry: TensorEntry) -> program.LowRank:
+def _low_rank(part: LowRankPart | BlockPart, entry: TensorEntry) -> program.LowRank | program.Stacked:
+    if isinstance(part, LowRankPart):
+        return _matrix(part.a, part.b, part.scale, part.transposed, entry)
+    return program.Stacked(
+        part.a,
+        part.b,
+        part.scale,
+        part.transposed,
+        part.experts,
+        part.first,
+        part.count,
+        part.start,
+        entry.shape[-1],
+    )
+
+
+def _matrix(a: TensorEntry, b: TensorEntry, scale: float, transposed: bool, entry: TensorEntry) -> program.LowRank:
     rows = entry.shape[0]
-    return program.LowRank(part.a, part.b, part.scale, part.transposed, rows, entry.size // max(rows, 1))
+    return program.LowRank(a, b, scale, transposed, rows, entry.size // max(rows, 1))
 
 
 def _is_float(entry: TensorEntry) -> bool:

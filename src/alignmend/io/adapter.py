@@ -9,9 +9,18 @@ from types import MappingProxyType
 
 from alignmend.errors import FileFormatError, UnsupportedFormatError
 from alignmend.io.adapter_collect import collect_parts
-from alignmend.io.adapter_config import read_adapter_config
-from alignmend.io.adapter_parts import AdapterPart, DoraPart, LowRankPart, ReplacedPart, TokenRowsPart
+from alignmend.io.adapter_config import AdapterConfig, read_adapter_config
+from alignmend.io.adapter_parts import (
+    AdapterPart,
+    BlockPart,
+    DoraPart,
+    LowRankPart,
+    ParameterPart,
+    ReplacedPart,
+    TokenRowsPart,
+)
 from alignmend.io.adapter_resolve import resolve_part_names
+from alignmend.io.architecture import Architecture
 from alignmend.io.header import Header, read_header
 from alignmend.io.hub import find
 from alignmend.io.index import INDEX_NAME, SINGLE_NAME, inside
@@ -20,8 +29,10 @@ from alignmend.io.tensors import TensorEntry
 __all__ = [
     "AdapterFolder",
     "AdapterPart",
+    "BlockPart",
     "DoraPart",
     "LowRankPart",
+    "ParameterPart",
     "ReplacedPart",
     "TokenRowsPart",
     "low_rank_parts",
@@ -78,23 +89,31 @@ def open_adapter_folder(location: str | Path, *, revision: str | None = None) ->
 
 
 def resolve_parts(
-    adapter: AdapterFolder, tensors: Mapping[str, TensorEntry], *, tied: bool
+    adapter: AdapterFolder,
+    tensors: Mapping[str, TensorEntry],
+    *,
+    tied: bool,
+    architecture: Architecture | None = None,
 ) -> Mapping[str, tuple[AdapterPart, ...]]:
     """Weight name in the base checkpoint -> what the adapter contributes to it, `transposed` settled.
 
     `tensors` are the base's entries by name, `tied` says that its output head shares the input embedding.
     Names that differ only in wrappers around the text decoder (`model.`, `language_model.`, ...) find each
-    other.
+    other; what else `transformers` loads alike is found by the base's `architecture`.
     Raises `MismatchError` where a name or shape does not fit, `UnsupportedFormatError` for quantized or fused
     weights.
     """
-    return resolve_part_names(adapter.location, adapter.module_parts, tensors, tied=tied)
+    config = AdapterConfig.model_validate(dict(adapter.config))
+    return resolve_part_names(
+        adapter.location, adapter.module_parts, tensors, config, tied=tied, architecture=architecture
+    )
 
 
 _WORDS: Mapping[type, str] = {
     ReplacedPart: "a whole copy of the weight",
     DoraPart: "factors with a magnitude (DoRA)",
     TokenRowsPart: "trained rows of an embedding",
+    ParameterPart: "factors of stacked experts",
 }
 
 

@@ -29,8 +29,6 @@ CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 saved."""
 
 REFUSED: Mapping[str, str] = {
-    "target_parameters": "the layout of a low-rank update of a fused parameter (such as 3-D experts) cannot "
-    "be told from the files",
     "lora_bias": "the low-rank factors carry a bias of their own",
     "use_qalora": "QALoRA pools the inputs before the factors",
     "use_bdlora": "block-diagonal LoRA stores its factors in another layout",
@@ -46,7 +44,7 @@ REFUSED: Mapping[str, str] = {
 """Options that change what the saved tensors mean, and why."""
 
 HARMLESS = frozenset({
-    "auto_mapping", "corda_config", "ensure_weight_tying", "eva_config", "exclude_modules", "inference_mode",
+    "auto_mapping", "corda_config", "eva_config", "exclude_modules", "inference_mode",
     "layers_pattern", "layers_to_transform", "loftq_config", "lora_dropout", "lora_ga_config",
     "megatron_core", "merge_weights", "peft_version", "qalora_group_size", "runtime_config", "target_modules",
     "task_type", "velora_config",
@@ -73,6 +71,8 @@ class AdapterConfig(BaseModel):
     rank_pattern: dict[str, int] = Field(default_factory=dict)
     alpha_pattern: dict[str, float] = Field(default_factory=dict)
     trainable_token_indices: list[int] | dict[str, list[int]] | None = None
+    target_parameters: list[str] | None = None
+    ensure_weight_tying: bool = False
 
     @field_validator("rank_pattern", "alpha_pattern", mode="before")
     @classmethod

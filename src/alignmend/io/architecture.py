@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +22,35 @@ from alignmend.io.wrappers import unwrapped
 
 class UnknownArchitectureError(Exception):
     """`transformers` is not installed, or does not know the model by itself; says which."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The model of a `config.json`, as `transformers` builds it. Every method raises `UnknownArchitectureError`."""
+
+    folder: Path
+    config: Mapping[str, object] = field(hash=False)
+
+    def layout(self, tensors: Mapping[str, Shape]) -> Layout:
+        """The layout of tensors (name -> shape) that are stored for it."""
+        return layout_of(self.folder, self.config, tensors)
+
+    def parameters_of(self, module: str) -> tuple[tuple[str, Shape], ...]:
+        """The own parameters of a module, in the order in which it has them; none where there is no such module."""
+        found = self._module(module)
+        own = () if found is None else found.named_parameters(recurse=False)
+        return tuple((f"{module}.{name}", tuple(parameter.shape)) for name, parameter in own)
+
+    def is_transposed(self, module: str) -> bool:
+        """Whether the module's stacked weights are [expert, in, out]."""
+        return bool(getattr(self._module(module), "is_transposed", False))
+
+    def _module(self, name: str) -> Any:
+        described = json.dumps(self.config, sort_keys=True, default=str)
+        try:
+            return _empty_model(self.folder, described, False).get_submodule(name)
+        except AttributeError:
+            return None
 
 
 def layout_of(
