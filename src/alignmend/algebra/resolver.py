@@ -227,7 +227,8 @@ class Resolver:
         if found.shape == entry.shape:
             return program.Read(found)
         same_width = len(found.shape) == len(entry.shape) >= 1 and found.shape[1:] == entry.shape[1:]
-        if common and same_width:
+        resized = self.target.folder.resized.get(entry.name)
+        if same_width and (common or found.shape[0] == resized):
             left_over = abs(entry.shape[0] - found.shape[0])
             what = f"{left_over} rows beyond the common ones are left as in the target"
             self.notes.append(f"{entry.name}: {what} ({source.folder.location})")
@@ -241,7 +242,7 @@ class Resolver:
         return None
 
     def _adapter(self, node: AdapterDelta, entry: TensorEntry) -> program.Program | None:
-        base = node.base if node.base is not None else self.target
+        base = self._base(node)
         if node not in self._parts:
             layout = self.target.folder  # whose names the base has here
             self._parts[node] = resolve_parts(
@@ -253,6 +254,10 @@ class Resolver:
         found = [self._part(part, node, entry) for part in self._parts[node].get(entry.name, ())]
         return plus(found)
 
+    def _base(self, node: AdapterDelta) -> Source:
+        """The adapter's base; the target as it is here, resized perhaps, where that is its base."""
+        return self.target if node.base is None or node.base == self.target else node.base
+
     def _part(self, part: AdapterPart, node: AdapterDelta, entry: TensorEntry) -> program.Program | None:
         if node.base is None and isinstance(part, LowRankPart | BlockPart):
             return _low_rank(part, entry)
@@ -261,7 +266,7 @@ class Resolver:
                 f"the adapter {node.adapter.adapter.location} replaces or rescales {entry.name}, so its delta depends "
                 "on its base: open it with base=, the checkpoint it was trained on"
             )
-        base_entry = lookup(node.base.folder, self.target.folder, entry.name)
+        base_entry = lookup(self._base(node).folder, self.target.folder, entry.name)
         if base_entry is None:  # reported once per leaf
             return None
         if base_entry.shape != entry.shape:

@@ -73,8 +73,8 @@ class Files:
         size = entry.item_size
         ranges = [(entry.path, entry.start + start * size, (stop - start) * size)]
         if entry.runs is not None:
-            found = (run for run in entry.runs.between(start, stop) if run.is_plain)
-            ranges = [(run.source.path, run.position, (run.stop - run.first) * size) for run in found]
+            found = ((run.plain, run.stop - run.first) for run in entry.runs.between(start, stop))
+            ranges = [(*plain, count * size) for plain, count in found if plain is not None]
         for path, position, length in ranges:
             os.posix_fadvise(self._descriptor(path), position, length, os.POSIX_FADV_WILLNEED)
 

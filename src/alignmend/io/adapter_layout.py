@@ -11,7 +11,7 @@ from alignmend.io.adapter_parts import AdapterPart, BlockPart, DoraPart, LowRank
 from alignmend.io.architecture import Architecture
 from alignmend.io.arrays import Array, Shape, joined, length
 from alignmend.io.layout import stored_as
-from alignmend.io.runs import Runs, runs_of
+from alignmend.io.runs import entry_of
 from alignmend.io.tensors import TensorEntry
 
 WRAPPED = ".base_layer"
@@ -120,12 +120,7 @@ class LayoutParts:
         """The elements of a saved copy that the stored tensor `weight` holds."""
         if not array.is_whole() or any(box.source != source for box in array.boxes):
             raise self._ungrouped(weight)
-        runs = runs_of(array, {source: saved})
-        size = weight.size * saved.item_size
-        if len(runs) == 1 and runs[0].is_plain:
-            start = runs[0].position
-            return TensorEntry(saved.name, saved.dtype, weight.shape, saved.path, start, start + size)
-        return TensorEntry(saved.name, saved.dtype, weight.shape, saved.path, 0, size, Runs(runs))
+        return entry_of(saved.name, weight.shape, array, {source: saved}) or saved
 
 
 def _shape(found: tuple[AdapterPart, ...]) -> Shape:

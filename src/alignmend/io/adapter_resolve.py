@@ -194,8 +194,13 @@ def _check(
     if fits:
         return
     shape = f"{list(needed)} (out, in)" if needed else f"{list(entry.shape)}"
-    resized = ": the vocabulary was resized" if _EMBEDDING.search(weight.name) else ""
+    advice = "; give the base that the adapter was trained on"
+    if _EMBEDDING.search(weight.name):
+        advice = (
+            ": the vocabulary was resized; resize the base first (model.resize_token_embeddings, save_pretrained) and "
+            "give that as the base"
+        )
     raise MismatchError(
         f"{location}: {entry.name} is for a weight of shape {shape}, but {weight.name} of the base has "
-        f"{list(weight.shape)}{resized}; give the base that the adapter was trained on"
+        f"{list(weight.shape)}{advice}"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from alignmend.errors import FileFormatError, UnsupportedFormatError
@@ -47,6 +47,8 @@ class CheckpointFolder:
     """Files under `path` that an output made from this checkpoint must carry too."""
     notes: tuple[str, ...] = ()
     """What to know of it."""
+    resized: Mapping[str, int] = field(default_factory=dict)
+    """Tensors that have an adapter's number of rows instead of their own -> how many they have on disk."""
 
 
 def open_checkpoint_folder(location: str | Path, *, revision: str | None = None, prefix: str = "") -> CheckpointFolder:

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from alignmend.io.arrays import Array, Digits, cut, joined, length, reshaped
+from alignmend.io.arrays import Array, Digits, Shape, cut, joined, length, reshaped
+from alignmend.io.tensors import TensorEntry
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from alignmend.io.tensors import TensorEntry
 
 Reader: TypeAlias = Callable[[Path, int, memoryview], None]
 """Fills a buffer from a position of a file."""
@@ -28,7 +27,8 @@ class Run:
 
     first: int
     """The first of them in the tensor."""
-    source: TensorEntry
+    source: TensorEntry | None
+    """None for zeros."""
     offset: int
     """Where it lies, in elements of the source."""
     digits: Digits
@@ -39,21 +39,19 @@ class Run:
         return self.first + length(self.digits)
 
     @property
-    def is_plain(self) -> bool:
-        """Whether they lie in the source as in the tensor."""
-        return len(self.digits) == 1 and self.digits[0][1] == 1
-
-    @property
-    def position(self) -> int:
-        """Byte of the first of them in the source's file."""
-        return self.source.start + self.offset * self.source.item_size
+    def plain(self) -> tuple[Path, int] | None:
+        """The file and the byte where they begin, if they lie there side by side as in the tensor."""
+        source = self.source
+        if source is None or source.runs is not None or len(self.digits) > 1 or self.digits[0][1] != 1:
+            return None
+        return source.path, source.start + self.offset * source.item_size
 
 
 class Runs:
     """The runs of one tensor, in order and without gaps. Equal where all of them are."""
 
-    def __init__(self, runs: tuple[Run, ...]) -> None:
-        self.runs = runs
+    def __init__(self, runs: tuple[Run, ...], item_size: int) -> None:
+        self.runs, self.item_size = runs, item_size
         self._starts = [run.first for run in runs]
         # Entries are keys of many tables: a digest is cheaper to compare than a thousand runs.
         self._digest = hashlib.sha256(repr(runs).encode()).hexdigest()
@@ -74,40 +72,47 @@ class Runs:
 
     def read(self, start: int, buffer: memoryview, read: Reader) -> None:
         """Fill `buffer` with the tensor's bytes from its element `start` on."""
-        size = self.runs[0].source.item_size
+        size = self.item_size
         stop = start + len(buffer) // size
         for run in self.between(start, stop):
             first, last = max(start, run.first), min(stop, run.stop)
             part = buffer[(first - start) * size : (last - start) * size]
-            if run.is_plain:
-                read(run.source.path, run.position + (first - run.first) * size, part)
+            if run.source is None:
+                part[:] = bytes(len(part))
+            elif run.source.runs is not None and len(run.digits) == 1 and run.digits[0][1] == 1:
+                run.source.runs.read(run.offset + first - run.first, part, read)
+            elif (plain := run.plain) is not None:
+                read(plain[0], plain[1] + (first - run.first) * size, part)
             else:
-                _pick(run, first - run.first, last - run.first, part, read)
+                _pick(run, run.source, (first - run.first, last - run.first), part, read)
 
 
-def _pick(run: Run, start: int, stop: int, buffer: memoryview, read: Reader) -> None:
+def _pick(run: Run, source: TensorEntry, places: tuple[int, int], buffer: memoryview, read: Reader) -> None:
     """Elements `[start, stop)` of a run that do not lie side by side."""
     import numpy as np
 
-    flat = np.frombuffer(buffer, dtype=f"u{run.source.item_size}")
-    for shift, digits, offset in cut(run.digits, start, stop):
+    flat = np.frombuffer(buffer, dtype=f"u{source.item_size}")
+    for shift, digits, offset in cut(run.digits, *places):
         block = flat[shift : shift + length(digits)].reshape([count for count, _ in digits])
-        _fill(block, [stride for _, stride in digits], run, run.offset + offset, read)
+        _fill(block, [stride for _, stride in digits], source, run.offset + offset, read)
 
 
-def _fill(block: np.ndarray[Any, Any], strides: list[int], run: Run, offset: int, read: Reader) -> None:
+def _fill(block: np.ndarray[Any, Any], strides: list[int], source: TensorEntry, offset: int, read: Reader) -> None:
     import numpy as np
 
-    size = run.source.item_size
+    size = source.item_size
     span = 1 + sum((count - 1) * stride for count, stride in zip(block.shape, strides, strict=True))
     if span * size > _SPAN and max(block.shape, default=1) > 1:
         widest = max(range(len(strides)), key=lambda place: (block.shape[place] > 1, strides[place]))
         rest = [*strides[:widest], *strides[widest + 1 :]]
         for index, part in enumerate(np.moveaxis(block, widest, 0)):
-            _fill(part, rest, run, offset + index * strides[widest], read)
+            _fill(part, rest, source, offset + index * strides[widest], read)
         return
     raw = np.empty(span, dtype=block.dtype)
-    read(run.source.path, run.source.start + offset * size, raw.view(np.uint8).data)
+    if source.runs is None:
+        read(source.path, source.start + offset * size, raw.view(np.uint8).data)
+    else:
+        source.runs.read(offset, raw.view(np.uint8).data, read)
     block[...] = np.lib.stride_tricks.as_strided(raw, block.shape, [stride * size for stride in strides])
 
 
@@ -119,8 +124,8 @@ def runs_of(array: Array, sources: Mapping[str, TensorEntry]) -> tuple[Run, ...]
         last = found[-1] if found else None
         if (
             last is not None
-            and run.is_plain
-            and last.is_plain
+            and run.plain is not None
+            and last.plain is not None
             and last.source == run.source
             and last.offset + length(last.digits) == run.offset
         ):
@@ -128,6 +133,19 @@ def runs_of(array: Array, sources: Mapping[str, TensorEntry]) -> tuple[Run, ...]
         else:
             found.append(run)
     return tuple(found)
+
+
+def entry_of(name: str, shape: Shape, array: Array, sources: Mapping[str, TensorEntry]) -> TensorEntry | None:
+    """A tensor whose elements, row after row, are a whole array's; None where its sources have several dtypes."""
+    runs = runs_of(array, sources)
+    dtypes = {run.source.dtype for run in runs if run.source is not None}
+    first = runs[0].source if runs else None
+    if len(dtypes) != 1 or first is None:
+        return None
+    size = _size(array) * first.item_size
+    if len(runs) == 1 and (plain := runs[0].plain) is not None:
+        return TensorEntry(name, first.dtype, shape, plain[0], plain[1], plain[1] + size)
+    return TensorEntry(name, first.dtype, shape, first.path, 0, size, Runs(runs, first.item_size))
 
 
 def _size(array: Array) -> int:

@@ -13,7 +13,7 @@ from alignmend.io.architecture import UnknownArchitectureError, layout_of
 from alignmend.io.arrays import Array
 from alignmend.io.folder import CheckpointFolder
 from alignmend.io.layout import Layout, stored_as
-from alignmend.io.runs import Runs, runs_of
+from alignmend.io.runs import entry_of
 from alignmend.io.tensors import TensorEntry
 from alignmend.io.wrappers import unwrapped
 
@@ -114,16 +114,7 @@ def _entry(wanted: TensorEntry, array: Array, source: CheckpointFolder) -> Tenso
     """The tensor `wanted`, with its elements in `source`; None where not all of them are, or in several dtypes."""
     if not array.is_whole() or array.shape[0] != wanted.size:
         return None
-    runs = runs_of(array, source.tensors)
-    dtypes = {run.source.dtype for run in runs}
-    if len(dtypes) != 1:
-        return None
-    first = runs[0]
-    size = wanted.size * first.source.item_size
-    if len(runs) == 1 and first.is_plain:
-        start = first.position
-        return TensorEntry(wanted.name, first.source.dtype, wanted.shape, first.source.path, start, start + size)
-    return TensorEntry(wanted.name, first.source.dtype, wanted.shape, first.source.path, 0, size, Runs(runs))
+    return entry_of(wanted.name, wanted.shape, array, source.tensors)
 
 
 def _notes(
