@@ -229,9 +229,10 @@ class Resolver:
         same_width = len(found.shape) == len(entry.shape) >= 1 and found.shape[1:] == entry.shape[1:]
         resized = self.target.folder.resized.get(entry.name)
         if same_width and (common or found.shape[0] == resized):
-            left_over = abs(entry.shape[0] - found.shape[0])
-            what = f"{left_over} rows beyond the common ones are left as in the target"
-            self.notes.append(f"{entry.name}: {what} ({source.folder.location})")
+            if resized is None:  # else a note tells of it already
+                left_over = abs(entry.shape[0] - found.shape[0])
+                what = f"{left_over} rows beyond the common ones are left as in the target"
+                self.notes.append(f"{entry.name}: {what} ({source.folder.location})")
             return program.Read(found)
         hint = (
             "; a resized vocabulary: common_rows, taken of the delta itself, changes only the rows that all share"

@@ -23,7 +23,8 @@ from alignmend.io.adapter_resolve import resolve_part_names
 from alignmend.io.architecture import Architecture
 from alignmend.io.header import Header, read_header
 from alignmend.io.hub import find
-from alignmend.io.index import INDEX_NAME, SINGLE_NAME, inside
+from alignmend.io.index import INDEX_NAME, SINGLE_NAME
+from alignmend.io.links import own_file
 from alignmend.io.tensors import TensorEntry
 
 __all__ = [
@@ -144,7 +145,7 @@ def _weights_file(path: Path) -> Path:
             "already: move the one that is not meant to another folder"
         )
     if weights.is_file():
-        return inside(path, weights)
+        return own_file(path, weights)
     if pickled.is_file():
         raise UnsupportedFormatError(
             f"{pickled} is pickled, which could run any code when opened: if you trust its origin, convert "

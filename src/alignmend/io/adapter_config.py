@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from alignmend.errors import FileFormatError, UnsupportedFormatError
-from alignmend.io.index import inside
+from alignmend.io.links import own_file
 from alignmend.io.strict_json import JsonObject, read_object, shown
 
 CONFIG_NAME = "adapter_config.json"
@@ -124,7 +124,7 @@ def read_adapter_config(folder: Path) -> tuple[AdapterConfig, JsonObject]:
             f"{folder} is not an adapter folder: it has no {CONFIG_NAME}; give the folder that PEFT's "
             "save_pretrained wrote"
         )
-    raw = read_object(inside(folder, path), limit=_MAX_BYTES, advice=_SAVE_AGAIN)
+    raw = read_object(own_file(folder, path), limit=_MAX_BYTES, advice=_SAVE_AGAIN)
     _check_kind(folder, raw.get("peft_type"))
     try:
         config = AdapterConfig.model_validate(raw)

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from alignmend.errors import FileFormatError, UnsupportedFormatError
-from alignmend.io.companions import find_companions
+from alignmend.io.companions import find_companions, unrelated_links
 from alignmend.io.header import Header, read_header
 from alignmend.io.hub import find
-from alignmend.io.index import inside, read_headers
+from alignmend.io.index import read_headers
+from alignmend.io.links import own_file
 from alignmend.io.quantized import refuse_quantized_config, refuse_quantized_tensors
 from alignmend.io.refusals import refuse_file, refuse_folder
 from alignmend.io.same_values import same_values
@@ -76,7 +77,7 @@ def open_checkpoint_folder(location: str | Path, *, revision: str | None = None,
         tied=tied,
         headers=headers,
         companions=find_companions(folder),
-        notes=notes,
+        notes=(*notes, *_link_notes(folder)),
     )
 
 
@@ -109,11 +110,17 @@ def _read_config(folder: Path) -> JsonObject:
     path = folder / "config.json"
     if not path.exists():
         return {}
-    return read_object(inside(folder, path), limit=MAX_CONFIG_BYTES, advice="repair config.json or fetch it again")
+    return read_object(own_file(folder, path), limit=MAX_CONFIG_BYTES, advice="repair config.json or fetch it again")
 
 
 def _merged(headers: Iterable[Header]) -> dict[str, TensorEntry]:
     return {name: entry for header in headers for name, entry in header.entries.items()}
+
+
+def _link_notes(folder: Path) -> tuple[str, ...]:
+    links = unrelated_links(folder)
+    told = f"{', '.join(links)} in {folder}: links to unrelated files, which are not copied"
+    return (told,) if links else ()
 
 
 def _tying(

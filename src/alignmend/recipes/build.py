@@ -170,8 +170,8 @@ def _check_tokens(role: str, model: Checkpoint) -> None:
     if beyond := tokens_beyond(rows, own.path, folder.path):
         raise MismatchError(
             f"{role}: the tokenizer in {own.path} has {listed(beyond)}, for which neither the embedding of "
-            f"{folder.location} ({rows:,} rows) nor the adapter has rows: save the adapter anew with its embedding (after "
-            "resize_token_embeddings, save_embedding_layers=True), or take the tokenizer's files out of its folder"
+            f"{folder.location} ({rows:,} rows) nor the adapter has rows: save the adapter anew with its embedding "
+            "(resize_token_embeddings, save_embedding_layers=True), or take the tokenizer's files out of its folder"
         )
 
 

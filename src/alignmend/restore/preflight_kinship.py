@@ -135,7 +135,7 @@ def _adapter_norms(model: Checkpoint, parent: Checkpoint) -> Mapping[int, float]
     norms: dict[int, float] = {}
     for layer in layers:
         part = select(model - parent, layers=(layer,))
-        found = sampled_vectors(part, part, parent)
+        found = sampled_vectors(part, part, model)
         norms[layer] = 0.0 if found is None else found.task_norm
     return norms
 
