@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,12 @@ __all__ = [
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 PICKLED_NAME = "adapter_model.bin"
+
+
+_TO_SAFETENSORS = (
+    'python -c "import sys, torch, safetensors.torch as s; i, o = sys.argv[1:]; s.save_file({k: v.clone().contiguous() '
+    "for k, v in torch.load(i, map_location='cpu', weights_only=True).items()}, o)\""
+)
 
 
 @dataclass(frozen=True)
@@ -149,9 +156,7 @@ def _weights_file(path: Path) -> Path:
     if pickled.is_file():
         raise UnsupportedFormatError(
             f"{pickled} is pickled, which could run any code when opened: if you trust its origin, convert "
-            "it once:  "
-            'python -c "import torch, safetensors.torch as s; s.save_file({k: v.clone().contiguous() for k, '
-            f"v in torch.load('{pickled}', map_location='cpu', weights_only=True).items()}}, '{weights}')\""
+            f"it once:  {_TO_SAFETENSORS} {shlex.quote(str(pickled))} {shlex.quote(str(weights))}"
         )
     raise FileFormatError(f"{path} has no {WEIGHTS_NAME}: fetch the adapter again, or save it anew with PEFT")
 

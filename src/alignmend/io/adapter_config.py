@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ WITHOUT_WEIGHTS = frozenset({
 CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Initialisations that also rewrite the base weights, so that the factors are relative to a base nobody
 saved."""
+
+_MLX_KEYS = frozenset({"fine_tune_type", "lora_parameters", "lora_layers", "num_layers"})
+"""Options in the configuration of an adapter that `mlx_lm.lora` writes."""
 
 REFUSED: Mapping[str, str] = {
     "lora_bias": "the low-rank factors carry a bias of their own",
@@ -107,8 +111,9 @@ def _first_match(patterns: Mapping[str, Any], module: str) -> str | None:
 def merge_command(folder: Path) -> str:
     """The one line that lets PEFT itself turn an adapter into a full checkpoint."""
     return (
-        'python -c "from peft import AutoPeftModelForCausalLM as M; '
-        f"M.from_pretrained('{folder}').merge_and_unload().save_pretrained('MERGED')\""
+        'python -c "import sys; from peft import AutoPeftModelForCausalLM as M; '
+        'M.from_pretrained(sys.argv[1]).merge_and_unload().save_pretrained(sys.argv[2])" '
+        f"{shlex.quote(str(folder))} MERGED"
     )
 
 
@@ -125,7 +130,7 @@ def read_adapter_config(folder: Path) -> tuple[AdapterConfig, JsonObject]:
             "save_pretrained wrote"
         )
     raw = read_object(own_file(folder, path), limit=_MAX_BYTES, advice=_SAVE_AGAIN)
-    _check_kind(folder, raw.get("peft_type"))
+    _check_kind(folder, raw)
     try:
         config = AdapterConfig.model_validate(raw)
     except ValidationError as error:
@@ -137,9 +142,16 @@ def read_adapter_config(folder: Path) -> tuple[AdapterConfig, JsonObject]:
     return config, raw
 
 
-def _check_kind(folder: Path, kind: object) -> None:
+def _check_kind(folder: Path, raw: JsonObject) -> None:
+    kind = raw.get("peft_type")
     if kind == "LORA":
         return
+    if kind is None and (keys := sorted(_MLX_KEYS & raw.keys())):
+        raise UnsupportedFormatError(
+            f"{folder} is an adapter of MLX, not of PEFT ({CONFIG_NAME} has {', '.join(keys)}): let MLX merge it and "
+            "give the merged folder:  mlx_lm.fuse --model BASE --dequantize --save-path MERGED --adapter-path "
+            f"{shlex.quote(str(folder))}"
+        )
     if isinstance(kind, str) and kind in WITHOUT_WEIGHTS:
         raise UnsupportedFormatError(
             f"{folder}: peft_type {kind} changes prompts or routing, not weights, so it has no weight delta; "

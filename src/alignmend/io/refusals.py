@@ -37,15 +37,20 @@ def refuse_folder(path: Path, written: str) -> NoReturn:
     if not names:
         raise FileFormatError(f"{written} is empty: give a folder with model.safetensors")
     for pattern, refusal in _EVIDENCE:
-        for name in names:
-            if pattern.fullmatch(name):
-                raise refusal(written, name)
+        if found := [name for name in names if pattern.fullmatch(name)]:
+            # A trainer leaves several numbered folders, the last of which is the latest.
+            raise refusal(written, max(found, key=_numbered) if refusal is _one_level_up else found[0])
     if is_unfinished(path):
         raise _unfinished(written, "an .incomplete file in .cache")
     raise FileFormatError(
         f"{written} has no weights (neither model.safetensors nor an index of shards): check the path; a hub "
         "repository without safetensors must be converted first"
     )
+
+
+def _numbered(name: str) -> list[tuple[int, int, str]]:
+    """A key that puts checkpoint-900 before checkpoint-1000."""
+    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in re.split(r"(\d+)", name)]
 
 
 def is_unfinished(path: Path) -> bool:
@@ -146,6 +151,6 @@ _EVIDENCE: tuple[tuple[re.Pattern[str], Callable[[str, str], AlignmendError]], .
         re.compile(r"(?!training_args|optimizer|scheduler)[^/]+\.(bin(\.index\.json)?|pth|ckpt)|model\.pt"),
         _pickled,
     ),
-    (re.compile(r"[^/]+/model\.safetensors(\.index\.json)?"), _one_level_up),
+    (re.compile(r"[^/]+/(model\.safetensors(\.index\.json)?|adapter_model\.safetensors)"), _one_level_up),
 )
 """What a file's name tells about a folder without safetensors weights; the first that fits is said."""

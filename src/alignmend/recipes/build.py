@@ -16,6 +16,8 @@ from alignmend.algebra.values import Checkpoint, Delta, Scores
 from alignmend.algebra.walks import stored_source
 from alignmend.errors import FileFormatError, MismatchError, RecipeError
 from alignmend.io.adapter import open_adapter_folder
+from alignmend.io.companions import is_tokenizer_file
+from alignmend.io.copies import companions_of
 from alignmend.io.delta import is_delta_folder, open_delta_folder
 from alignmend.io.folder import is_adapter_folder
 from alignmend.io.hub import find
@@ -160,6 +162,17 @@ class Operands:
         return written if found == Path(written) else str(found)
 
 
+def _without_tokenizer(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """What to say where an output will not be able to read text."""
+    folder = checkpoint.root.folder
+    if any(map(is_tokenizer_file, companions_of(folder, checkpoint.speaker))):
+        return ()
+    return (
+        f"{folder.location} has no tokenizer, so the output has none either: copy the tokenizer's files of the model "
+        "that it was trained from into one of them",
+    )
+
+
 def _check_tokens(role: str, model: Checkpoint) -> None:
     """An adapter's tokenizer goes into the output: every token of its own must have a row of the embedding."""
     folder, own = model.root.folder, model.speaker
@@ -247,7 +260,8 @@ def build(recipe: Recipe, folder: Path) -> Built:
         raise RecipeError("; ".join(wrong))
     made = method.build(**arguments)
     checkpoint, stage = (made.checkpoint, made.stage) if isinstance(made, Steered) else (made, None)
-    return Built(checkpoint, method, recipe, operands.labels, tuple(operands.notes), operands.opened, stage)
+    notes = (*operands.notes, *_without_tokenizer(checkpoint))
+    return Built(checkpoint, method, recipe, operands.labels, notes, operands.opened, stage)
 
 
 def _flat(models: Mapping[str, ModelReference | list[ModelReference]]) -> dict[str, ModelReference]:
