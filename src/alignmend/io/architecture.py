@@ -81,8 +81,9 @@ def _empty_model(folder: Path, config: str, for_text: bool) -> Any:
     try:
         with _silent(), no_init_weights(), torch.device("meta"):
             described = known_config(folder, json.loads(config))
-            kind = _of(text_class(described), described) if for_text else model_class(described)
-            return kind._from_config(described).eval()
+            if for_text:  # which may take the part of the config that is about text
+                return text_class(described).from_config(described).eval()
+            return model_class(described)._from_config(described).eval()
     except UnknownArchitectureError:
         raise
     except Exception as error:  # what the library makes of a config that is not sound
@@ -112,16 +113,9 @@ def model_class(config: Any) -> Any:
             return found
     for auto in (transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText, transformers.AutoModel):
         if type(config) in auto._model_mapping:
-            return _of(auto, config)
+            found = auto._model_mapping[type(config)]
+            return found[0] if isinstance(found, tuple) else found
     raise UnknownArchitectureError(f"transformers has no model for {type(config).__name__}")
-
-
-def _of(auto: Any, config: Any) -> Any:
-    """The class that an automatic one takes for a config."""
-    if type(config) not in auto._model_mapping:
-        raise UnknownArchitectureError(f"transformers has no model of {type(config).__name__} that answers text")
-    found = auto._model_mapping[type(config)]
-    return found[0] if isinstance(found, tuple) else found
 
 
 def text_class(config: Any) -> Any:
