@@ -19,6 +19,7 @@ from alignmend.errors import MismatchError, OutputError, UnsupportedFormatError
 from alignmend.execution.operands import versions
 from alignmend.io.card import CARD_NAME, model_card, read_licence
 from alignmend.io.copies import copy_companions
+from alignmend.io.file_state import refuse_changed
 from alignmend.io.folder import CheckpointFolder, open_checkpoint_folder
 from alignmend.io.identity import identity, sha256_of_files
 from alignmend.io.manifest import MANIFEST_NAME, Input, Manifest, OutputFile, write_manifest
@@ -69,6 +70,7 @@ def bake(
         if measure is not None:
             notes = (*notes, *_measured(measure(stage.path), folder, exact=not approximate))
         _write_records(folder, vector, stage.path, name=destination.name, coefficient=coefficient, notes=notes)
+        refuse_changed({header.path: header.state for header in folder.headers})
         stage.publish(overwrite)
     return notes
 

@@ -69,7 +69,26 @@ class TokenRows:
     columns: int
 
 
-RowPart: TypeAlias = LowRank | Dora | TokenRows
+@dataclass(frozen=True)
+class Stacked:
+    """Rows of stacked products `scale * (B_e A_e)`, or of their transposes, of as many experts; zero elsewhere.
+
+    The tensor is seen as a matrix of `columns`: its rows `[first, first + count)` are the stack's rows from `start` on.
+    A is [r * experts, in], expert by expert; B is [out, r * experts], the experts of each rank together.
+    """
+
+    a: TensorEntry
+    b: TensorEntry
+    scale: float
+    transposed: bool
+    experts: int
+    first: int
+    count: int
+    start: int
+    columns: int
+
+
+RowPart: TypeAlias = LowRank | Dora | TokenRows | Stacked
 """Parts that are computed for whole rows at a time."""
 
 
@@ -220,7 +239,7 @@ def _entries(program: Program | MaskProgram) -> list[TensorEntry]:
             return _entries(left) + _entries(right)
         case Scattered(indices, values, _):
             return [indices, values]
-        case LowRank(a=a, b=b):
+        case LowRank(a=a, b=b) | Stacked(a=a, b=b):
             return [a, b]
         case Dora(low_rank, magnitude, weight):
             return [*_entries(low_rank), magnitude, weight]
@@ -245,7 +264,7 @@ def row_parts(program: Program | MaskProgram) -> tuple[RowPart, ...]:
 
 def _row_parts(program: Program | MaskProgram) -> list[RowPart]:
     match program:
-        case LowRank() | Dora() | TokenRows():
+        case LowRank() | Dora() | TokenRows() | Stacked():
             return [program]
         case Times(operand=operand) | Prefix(operand=operand) | Absolute(operand) | Invert(operand):
             return _row_parts(operand)
@@ -283,7 +302,8 @@ def _row_tops(program: Program | MaskProgram) -> list[RowTop]:
 def row_size(program: Program | MaskProgram, shape: tuple[int, ...]) -> int | None:
     """Elements that a piece of a tensor of this shape must hold whole; None where it may be cut anywhere."""
     size = math.prod(shape)
-    sizes = [max(1, found.columns) for found in row_tops(program)]
-    if row_parts(program):
+    parts = row_parts(program)
+    sizes = [max(1, found.columns) for found in (*row_tops(program), *parts) if isinstance(found, RowTop | Stacked)]
+    if any(not isinstance(part, Stacked) for part in parts):
         sizes.append(max(1, size // max(1, shape[0])) if shape else 1)
     return max(sizes, default=None)

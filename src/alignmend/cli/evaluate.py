@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,8 @@ def _run(arguments: argparse.Namespace) -> int:
             print(f"note: {suite.name}: {note}")
     _show(document)
     count = len(evaluation.generations)
-    print(f"\n{count:,} answers in {arguments.out}; alignmend report {arguments.out} --out report.html")
+    command = f"alignmend report {shlex.quote(str(arguments.out))} --out report.html"
+    print(f"\n{count:,} answers in {arguments.out}; {command}")
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -176,7 +177,7 @@ def _summary(trained: Trained) -> str:
         f"  perplexity  {_number(before['perplexity'])} -> {_number(after['perplexity'])} on the pairs",
         f"  wrote       {human_bytes(size)} in {len(manifest.outputs)} files, manifest and card",
         *(f"  note        {note}" for note in manifest.notes),
-        f"  PRIVATE     do not publish; alignmend private clean {trained.path}  removes it",
+        f"  PRIVATE     do not publish; alignmend private clean {shlex.quote(str(trained.path))}  removes it",
     ]
     return "\n".join(lines)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignmend.errors import FileFormatError, ParameterError, missing_extra
 from alignmend.evaluation.quiet import one_line, quiet_hub
+from alignmend.evaluation.weights import load_weights
 from alignmend.io.adapter_config import CONFIG_NAME
 from alignmend.io.companions import by_name, find_tokenizer_files, is_whole_tokenizer, superseded
 from alignmend.io.copies import copy_files
@@ -40,16 +41,11 @@ def load_model(path: Path | str, device: str | None = None, dtype: str = "auto")
     if (folder := Path(path)).is_dir() and is_adapter_folder(folder):
         return _load_adapted(folder, device, dtype)
     tokenizer = load_tokenizer(path)
-    from transformers import AutoModelForCausalLM
-
     target = device_of(device)
     if dtype == "auto" and target.type == "cpu":
         dtype = "float32"
-    try:
-        with _quiet(), quiet_hub():
-            model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
-    except (OSError, ValueError) as error:
-        raise FileFormatError(f"{path}: not a model that transformers can load: {one_line(error)}") from error
+    with _quiet(), quiet_hub():
+        model = load_weights(path, dtype)
     return model.to(target).eval(), tokenizer
 
 

@@ -30,6 +30,7 @@ from alignmend.algebra.programs import (
     Read,
     RowTop,
     Scattered,
+    Stacked,
     Subtract,
     Times,
     TokenRows,
@@ -162,7 +163,7 @@ class Evaluator:
                 return self._subtract(left, right, start, stop)
             case Scattered():
                 return self._scattered(program, start, stop)
-            case LowRank() | Dora() | TokenRows():
+            case LowRank() | Dora() | TokenRows() | Stacked():
                 return self.take(stop - start).copy_(self._products.block(program, start, stop))
             case Times(coefficient, operand):
                 return self.run(operand, start, stop).mul_(coefficient)

@@ -12,6 +12,7 @@ from alignmend.algebra.walks import adapters_of
 from alignmend.errors import FileFormatError, MismatchError, NonFiniteError
 from alignmend.execution.kinship import kinship
 from alignmend.io.manifest import Vectors, read_manifest
+from alignmend.io.seen import tensors_as
 from alignmend.io.tokenizers import compare_tokenizers, listed
 
 PARENTS = ("aligned", "base", "target")
@@ -95,7 +96,9 @@ def _of_weights(models: Models) -> Iterator[tuple[bool, str]]:
         return
     parent = models[role].root.folder
     for name, model in models.items():
-        found = kinship(model.root.folder.tensors, parent.tensors) if model.change is None and name != role else None
+        found = None
+        if model.change is None and name != role:
+            found = kinship(tensors_as(model.root.folder, parent), parent.tensors)
         if found is not None and found.cosine < DISTANT:
             yield (
                 found.cosine < STRANGERS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -102,7 +103,9 @@ def _telling_of_private(places: Places) -> Iterator[None]:
         if not has_private(places):
             raise
         left = places.private
-        stay = f"trained parts stay in {left} for --resume; alignmend private clean {left} removes them"
+        stay = (
+            f"trained parts stay in {left} for --resume; alignmend private clean {shlex.quote(str(left))} removes them"
+        )
         raise type(error)(f"{error} ({stay})") from error
 
 
