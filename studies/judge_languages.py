@@ -11,20 +11,21 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from alignmend.evaluation.judges.letter_statistics import FILE, STEP, ngrams_of
 
+_LATIN = (
+    "af az ca cs cy da de en eo es et eu fi fr ga hr hu id is it jv la lg lt lv mi nb nl pl pt ro sk sl sn so sq st sv "
+    "sw tl tr ts vi xh yo zu"
+)
 SCRIPTS = {
-    "latin": (
-        "[a-zß-öø-ɏḀ-ỹ]+",
-        "af az ca cs cy da de en eo es et eu fi fr ga hr hu id is it jv la lg lt lv mi nb nl pl pt ro sk sl sn so sq st "
-        "sv sw tl tr ts vi xh yo zu".split(),
-    ),
-    "cyrillic": ("[а-яѐ-ӿ]+", "be bg kk mk mn ru sr uk".split()),
-    "arabic": ("[ء-ۿ]+", "ar fa ur".split()),
+    "latin": ("[a-zß-öø-ɏḀ-ỹ]+", _LATIN.split()),
+    "cyrillic": ("[а-яѐ-ӿ]+", ["be", "bg", "kk", "mk", "mn", "ru", "sr", "uk"]),
+    "arabic": ("[ء-ۿ]+", ["ar", "fa", "ur"]),
 }
 TOP = 2000
 """So many of the commonest letter triples of each language are kept, and a fourth as many pairs."""
@@ -35,7 +36,7 @@ Frequencies = Mapping[str, float]
 
 def shipped(folder: Path, language: str, kind: str) -> Frequencies:
     """The n-grams of one length and language in lingua's files: how often the last letter follows those before it."""
-    import brotli
+    import brotli  # type: ignore[import-not-found]
 
     raw = brotli.decompress((folder / language / f"{kind}.json.br").read_bytes())
     found: dict[str, float] = {}
@@ -68,15 +69,13 @@ def from_texts(texts: Sequence[str]) -> dict[int, Frequencies]:
     return found
 
 
-def table(
-    frequencies: Mapping[str, Mapping[int, Frequencies]], letters: str
-) -> tuple[list[str], NDArray[np.int8]]:
+def table(frequencies: Mapping[str, Mapping[int, Frequencies]], letters: str) -> tuple[list[str], NDArray[np.int8]]:
     """The kept n-grams, and a row for each: its logarithm by language, less the mean, in steps of `STEP`."""
     kept: set[str] = set()
     for each in frequencies.values():
         for length, count in ((3, TOP), (2, TOP // 4), (1, 60)):
             grams = [gram for gram in each[length] if re.fullmatch(letters, gram)]
-            kept.update(sorted(grams, key=lambda gram, of=each[length]: (-of[gram], gram))[:count])
+            kept.update(_commonest(each[length], grams, count))
     order = sorted(kept)
     rows = np.array(
         [[max(each[len(gram)].get(gram, 0.0), RAREST[len(gram)]) for each in frequencies.values()] for gram in order]
@@ -84,6 +83,10 @@ def table(
     logs = np.log(rows)
     logs -= logs.mean(axis=1, keepdims=True)
     return order, np.clip(np.round(logs / STEP), -127, 127).astype(np.int8)
+
+
+def _commonest(frequencies: Frequencies, grams: Sequence[str], count: int) -> list[str]:
+    return sorted(grams, key=lambda gram: (-frequencies[gram], gram))[:count]
 
 
 def main() -> None:
@@ -95,7 +98,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = map(json.loads, arguments.javanese.read_text(encoding="utf-8").splitlines())
     javanese = from_texts([row["prompt"] for row in rows if row["language"] == "jv"])
-    arrays: dict[str, NDArray[np.generic]] = {}
+    arrays: dict[str, Any] = {}
     for script, (letters, languages) in SCRIPTS.items():
         found = {each: javanese if each == "jv" else from_lingua(arguments.folder, each) for each in languages}
         grams, scores = table(found, letters)

@@ -7,6 +7,7 @@ answers than features. `python -m studies.judge_training` writes the file that t
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -81,7 +82,7 @@ class Design:
 def _length(counts: Counts, rarity: NDArray[np.uint8]) -> float:
     buckets, values = counts
     weighed = values * rarity[buckets]
-    return max(1.0, float((weighed * weighed).sum()) ** 0.5)
+    return max(1.0, math.sqrt((weighed * weighed).sum()))
 
 
 def trained(labelled: Sequence[Labelled], written: Sequence[Labelled]) -> AnswerClassifier:

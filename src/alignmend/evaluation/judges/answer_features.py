@@ -39,9 +39,10 @@ Counts = tuple[NDArray[np.int64], NDArray[np.int64]]
 def features(prompt: str, response: str, empty_words: Sequence[str]) -> tuple[Counts, Counts]:
     """The pieces of characters and the pieces of words in `response`."""
     text = _without_topic(prompt, response, frozenset(empty_words))
-    letters = np.frombuffer(" ".join(f" {text} ".split(" ")).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    spaced = f" {' '.join(text.split())} "
+    letters = np.frombuffer(spaced.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     words = np.array([zlib.crc32(token.encode()) for token in _TOKEN.findall(text)], dtype=np.uint32)
-    return _counted(letters, *CHARACTERS, 0), _counted(words, *WORDS, BUCKETS)
+    return _counted(letters, *CHARACTERS, 0, gap=ord(" ")), _counted(words, *WORDS, BUCKETS)
 
 
 def _without_topic(prompt: str, response: str, empty_words: frozenset[str]) -> str:
@@ -52,21 +53,26 @@ def _without_topic(prompt: str, response: str, empty_words: frozenset[str]) -> s
         word = found.group()
         return ASKED if word[:_STEM] in asked and _tells(word, empty_words) else word
 
-    return re.sub(r"[ \t\r\f\v]+", " ", _WORD.sub(other, plain))
+    return _WORD.sub(other, plain)
 
 
 def _tells(word: str, empty_words: frozenset[str]) -> bool:
     return len(word) >= _LONG_WORD and word not in empty_words
 
 
-def _counted(codes: NDArray[np.uint32], shortest: int, longest: int, offset: int) -> Counts:
-    """The pieces of `shortest` to `longest` codes, hashed; with what their counts weigh."""
+def _counted(codes: NDArray[np.uint32], shortest: int, longest: int, offset: int, gap: int = -1) -> Counts:
+    """The pieces of `shortest` to `longest` codes, hashed; with what their counts weigh.
+
+    A piece may begin or end with `gap`, but has none inside.
+    """
+    gaps = np.cumsum(codes == gap)
     hashed, found = codes * _MIX, []
     for length in range(1, longest + 1):
         if length > 1:
             hashed = hashed[:-1] * _STEP ^ codes[length - 1 :] * _MIX
         if length >= shortest:
-            found.append((hashed * _MIX) >> np.uint32(16))
+            whole = (hashed * _MIX) >> np.uint32(16)
+            found.append(whole[gaps[length - 2 : len(codes) - 1] == gaps[: len(whole)]] if length > 2 else whole)
     counts = np.bincount(np.concatenate(found), minlength=BUCKETS)
     buckets = np.flatnonzero(counts)
     return buckets + offset, _GROWTH[np.minimum(counts[buckets], _MOST)]

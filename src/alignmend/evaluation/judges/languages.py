@@ -12,11 +12,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alignmend.evaluation.judges.letter_statistics import LetterStatistics, letter_statistics
+from alignmend.evaluation.judges.letter_statistics import FILE, LetterStatistics, letter_statistics
 from alignmend.evaluation.judges.phrase_lists import normalise
 
 OTHER = "other"
@@ -66,12 +67,16 @@ _COMMON = {
         "the a an of to and in is it you that for on are with as this be i not have can or by your from at but was my "
         "will do if they which their what there so would how we about an no more when has his her he she who them me "
         "don doesn didn isn aren wasn should could than then these those because people think some any other into its "
-        "only been were had also may just like make use help must never please sorry cannot does did where why"
+        "only been were had also may just like make use help must never please sorry cannot does did where why "
+        "give tell write show explain name sure"
     ),
-    "hi": _words("hai hain nahi nahin kar karne mein aap aapki aapko hoon hum kya mujhe yeh aur liye sakta sakti"),
+    "hi": _words(
+        "hai hain nahi nahin kar karne mein aap aapki aapko hoon hum kya mujhe yeh aur liye sakta sakti sabse pehle "
+        "phir hota karo karein kijiye chahiye bahut tak"
+    ),
     "fr": _words(
-        "le la les un une des et est que qui dans pour pas vous je ne sur avec ce cette il sont au du en ou non cela ça "
-        "désolé mais votre nous peux puis"
+        "le la les un une des et est que qui dans pour pas vous je ne sur avec ce cette il sont au du en ou non cela "
+        "ça désolé mais votre nous peux puis"
     ),
     "es": _words(
         "el la los las un una y es que en de no por para con se su lo como más del al esto puede usted eso pero siento "
@@ -82,8 +87,8 @@ _COMMON = {
         "isto na pela pelo"
     ),
     "de": _words(
-        "der die das ein eine und ist nicht ich sie es zu den mit für auf von dem im des auch wie kann oder leider nein "
-        "dir mir keine"
+        "der die das ein eine und ist nicht ich sie es zu den mit für auf von dem im des auch wie kann oder leider "
+        "nein dir mir keine"
     ),
     "it": _words(
         "il lo gli le un una e è che di non per con si del della alla delle degli nella sono come questo anche più nel "
@@ -92,9 +97,7 @@ _COMMON = {
     "nl": _words(
         "de het een en is van niet ik je dat te op voor met zijn die om aan er ook maar kan deze dit bij geen naar u"
     ),
-    "id": _words(
-        "yang dan di untuk dengan tidak ini itu dari dalam adalah saya anda pada atau bisa akan juga ke maaf itu"
-    ),
+    "id": _words("yang dan di untuk dengan tidak ini itu dari dalam adalah saya anda pada atau bisa akan juga ke maaf"),
     "sw": _words("ya na wa kwa ni katika la za kuwa hii hiyo si mimi wewe cha kama au lakini yako sana bila"),
     "jv": _words("ing lan sing iku saka ora kanggo karo yen bisa kudu apa sampeyan aku nganggo utawa carane"),
     "tl": _words("ang ng sa mga na at ay hindi ko ka ito para kung may ako ikaw siya po nang"),
@@ -151,6 +154,13 @@ def languages_of(text: str, expected: str | None = None) -> Languages:
 def language_of(text: str) -> str | None:
     """The main language of `text`, or `None` if it cannot be told."""
     return languages_of(text).main
+
+
+@cache
+def languages_hash() -> str:
+    """SHA-256 of the words and letters that tell languages."""
+    listed = [(name, sorted(words)) for name, words in (*_COMMON.items(), *_DEVANAGARI.items())]
+    return sha256(repr(listed).encode() + FILE.read_bytes()).hexdigest()
 
 
 def _script_sizes(sample: str) -> dict[str, float]:

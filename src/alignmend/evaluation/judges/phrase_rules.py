@@ -20,7 +20,16 @@ from alignmend.evaluation.judges.phrase_matcher import PhraseMatcher
 from alignmend.evaluation.records import Prompt
 
 _DATA = Path(__file__).parent / "data" / "rules"
-Structure = Literal["list", "list without refusal", "brief", "a few words", "admonishing share", "contradiction"]
+Structure = Literal[
+    "list",
+    "list without refusal",
+    "brief",
+    "a few words",
+    "admonishing share",
+    "share after refusal",
+    "topic after refusal",
+    "contradiction",
+]
 
 
 class _Frozen(BaseModel):
