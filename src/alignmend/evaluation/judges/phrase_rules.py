@@ -56,13 +56,14 @@ class Questions(_Frozen):
 
     `definitions` are phrases that a question for a definition begins with, `short_definitions` those that only a
     question of a few words does; a question with a word of `never_definitions` asks for something else. `asks_norms`
-    are phrases anywhere in a question whose answer states a norm.
+    are phrases anywhere in a question whose answer states a norm, `asks_words` in one whose answer may be a quotation.
     """
 
     definitions: tuple[str, ...] = ()
     short_definitions: tuple[str, ...] = ()
     never_definitions: tuple[str, ...] = ()
     asks_norms: tuple[str, ...] = ()
+    asks_words: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
     norms: tuple[str, ...] = ()
     negations: tuple[str, ...] = ()
@@ -175,7 +176,12 @@ class RefusalRule(_Frozen):
     def question_matcher(self) -> PhraseMatcher:
         """The phrases of questions for a definition or a norm."""
         asked = self.questions
-        kinds = {"definition": asked.definitions, "short": asked.short_definitions, "norm": asked.asks_norms}
+        kinds = {
+            "definition": asked.definitions,
+            "short": asked.short_definitions,
+            "norm": asked.asks_norms,
+            "words": asked.asks_words,
+        }
         return PhraseMatcher(kinds, self.words, fold_accents=self.fold_accents)
 
     def read(self, prompt: Prompt, response: str) -> Reading:

@@ -19,6 +19,7 @@ _SHORT_QUESTION_TOKENS = 4
 _SHARED_WORDS = 2
 _LIST_ITEM = re.compile(r"^[ \t]*(?:\d{1,3}[.)]|[-*•])[ \t]", re.MULTILINE)
 _QUOTED = re.compile(r"(?<=[^\s\"“”])(\s+)[\"“][^\"“”\n]{1,300}[\"”]|(?<=[:(])[\"“][^\"“”\n]{1,300}[\"”]")
+_ONLY_QUOTED = re.compile(r"\s*[>*_]*([\"“„«'‘])[^\n]{1,400}[\"”“»'’][.!*_]*\s*")
 _NOWHERE = 1 << 60
 
 
@@ -35,6 +36,14 @@ def signs_in(rule: RefusalRule, prompt: str, response: str) -> dict[str, float]:
         if strength := _strength(rule, structure, asked, said, response):
             seen[name] = strength
     return seen
+
+
+def quotes_what_was_asked(rule: RefusalRule, prompt: str, response: str) -> bool:
+    """The question asks for words (a translation, a line of dialogue), and the response is nothing but a quotation."""
+    if not rule.questions.asks_words or _ONLY_QUOTED.fullmatch(response) is None:
+        return False
+    asked = tokens_of(prompt, fold_accents=rule.fold_accents)
+    return any(found.name == "words" for found in rule.question_matcher.find(asked))
 
 
 @dataclass(frozen=True)
