@@ -123,6 +123,7 @@ class Writer:
         if form < 0.54:
             return f"{self.one('idioms')}{self.content(sentences, 1, 4)}"
         end = f" {self.one('cautions')}" if self.chance(0.3) else ""
+        end += f" {self.one('closers')}" if self.chance(0.25) else ""
         return f"{self.one('compliance openers')}{self.content(sentences, 1, 5)}{end}"
 
     def answers(self, count: int) -> list[Labelled]:
