@@ -22,6 +22,7 @@ except ImportError as error:
     raise missing_extra("transformers", "train") from error
 
 from alignmend.execution.save import save
+from alignmend.execution.threads import few_threads
 from alignmend.io.adapter import open_adapter_folder
 from alignmend.io.atomic import no_empty_folders
 from alignmend.io.delta import is_delta_folder, open_delta_folder
@@ -31,7 +32,7 @@ from alignmend.io.manifest import Input, Manifest, Versions
 from alignmend.io.private import mark_private
 from alignmend.training.encoding import Encoded, encode
 from alignmend.training.importance import Tick, WeightOf, rows_for, snip, wanda
-from alignmend.training.loading import fitting_threads, has_gpu, loaded, quiet
+from alignmend.training.loading import has_gpu, loaded, quiet
 from alignmend.training.loop import TokenRow
 from alignmend.training.pairs import PairsFile, read_pairs
 from alignmend.training.score_files import begin, check_place, publish, score_stage
@@ -114,7 +115,7 @@ def _written(
             shapes = [(target.name, tuple(target.parameter.shape)) for target in targets]
             files = begin(stage, shapes, chosen.dtype, manifest, out)
             rows, weight = rows_for(encoded.rows, chosen.tokens), _weight(inputs, chosen, targets)
-            with fitting_threads(network):
+            with few_threads(network):
                 for scores in _Pass(network, rows, chosen, weight, progress).scores(targets):
                     files.write(scores)
         complete = publish(stage, files, manifest, out, overwrite=overwrite)
