@@ -1,72 +1,106 @@
-"""llama.cpp in this process, by its C interface: logits of a GGUF file, with a control vector or an adapter."""
+"""llama.cpp over HTTP: its own `llama-server` where it is on the path, otherwise the one in the wheel `xllamacpp`.
+
+Float32 keys and values and no flash attention (which computes in float16): what differs then is float32 rounding.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 CONTEXT = 256
-F32 = 0
-"""ggml's number of the type; the cache of keys and values is float16 unless told otherwise."""
+PATIENCE = 60.0
+"""Seconds that a server may take to load a tiny model."""
 
 
-def logits(
-    model: Path, tokens: Sequence[int], *, control_vector: Path | None = None, adapter: Path | None = None
-) -> NDArray[np.float32]:
-    """[tokens, vocabulary] in float32 on one thread, with a float32 cache."""
-    from llama_cpp_py_sync._cffi_bindings import get_ffi, get_lib
-
-    ffi, library = get_ffi(), get_lib()
-    loaded = library.llama_model_load_from_file(str(model).encode(), library.llama_model_default_params())
-    assert loaded != ffi.NULL, f"llama.cpp does not load {model}"
-    context = library.llama_init_from_model(loaded, _context_options(library))
-    try:
+@contextmanager
+def served(model: Path, *, control_vector: Path | None = None, adapter: Path | None = None) -> Iterator[str]:
+    """The address of a server of the GGUF file `model`, as long as the context lasts; skips where there is none."""
+    binary = shutil.which("llama-server")
+    if binary is None:
         if control_vector is not None:
-            _steer(ffi, library, context, control_vector, library.llama_model_n_layer(loaded))
-        if adapter is not None:
-            opened = library.llama_adapter_lora_init(loaded, str(adapter).encode())
-            assert opened != ffi.NULL, f"llama.cpp does not load {adapter}"
-            one, scale = ffi.new("struct llama_adapter_lora *[]", [opened]), ffi.new("float[]", [1.0])
-            assert library.llama_set_adapters_lora(context, one, 1, scale) == 0
-        return _decoded(ffi, library, context, tokens, _vocabulary(library, loaded))
+            pytest.skip("llama-server is not installed, and xllamacpp takes no control vector")
+        yield from _by_wheel(model, adapter)
+        return
+    extra = ["--control-vector", str(control_vector)] if control_vector is not None else []
+    extra += ["--lora", str(adapter)] if adapter is not None else []
+    yield from _by_binary([binary, "-m", str(model), *extra])
+
+
+def log_probabilities(address: str, tokens: Sequence[int], vocabulary: int) -> NDArray[np.float32]:
+    """Of every next token after `tokens`."""
+    asked = {"prompt": list(tokens), "n_predict": 1, "n_probs": vocabulary, "temperature": 0, "cache_prompt": False}
+    (answer,) = _post(f"{address}/completion", asked)["completion_probabilities"]
+    found = np.full(vocabulary, np.nan, np.float32)
+    for one in answer["top_logprobs"]:
+        found[one["id"]] = one["logprob"]
+    assert not np.isnan(found).any()
+    return found
+
+
+def greedy_answer(address: str, prompt: str, tokens: int) -> str:
+    """By the server's own rendering of the chat template."""
+    asked = {"messages": [{"role": "user", "content": prompt}], "max_tokens": tokens, "temperature": 0}
+    (choice,) = _post(f"{address}/v1/chat/completions", asked)["choices"]
+    return str(choice["message"]["content"])
+
+
+def _by_binary(command: Sequence[str]) -> Iterator[str]:
+    port = _free_port()
+    options = f"--port {port} -c {CONTEXT} -np 1 -t 1 -fa off -ctk f32 -ctv f32 --no-warmup".split()
+    process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait(f"http://127.0.0.1:{port}", process)
+        yield f"http://127.0.0.1:{port}"
     finally:
-        library.llama_free(context)
-        library.llama_model_free(loaded)
+        process.terminate()
+        process.wait(PATIENCE)
 
 
-def _context_options(library: Any) -> Any:
-    options = library.llama_context_default_params()
-    options.n_ctx, options.n_batch, options.n_threads, options.n_threads_batch = CONTEXT, CONTEXT, 1, 1
-    options.type_k = options.type_v = F32
-    return options
+def _wait(address: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{address}/health", timeout=1):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError(f"{process.args!r} does not serve")
 
 
-def _vocabulary(library: Any, model: Any) -> int:
-    return int(library.llama_vocab_n_tokens(library.llama_model_get_vocab(model)))
+def _by_wheel(model: Path, adapter: Path | None) -> Iterator[str]:
+    llama: Any = pytest.importorskip("xllamacpp", reason="neither llama-server nor xllamacpp is installed")
+    options = llama.CommonParams()
+    options.model.path, options.port, options.n_ctx, options.n_parallel = str(model), _free_port(), CONTEXT, 1
+    options.n_gpu_layers, options.cpuparams.n_threads, options.warmup, options.verbosity = 0, 1, False, 0
+    options.cache_type_k = options.cache_type_v = llama.ggml_type.GGML_TYPE_F32
+    options.flash_attn_type = llama.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    if adapter is not None:
+        options.lora_adapters = [llama.CommonAdapterLoraInfo(str(adapter), 1.0)]
+    server = llama.Server(options)  # which ends as soon as nothing holds it
+    yield server.listening_address
 
 
-def _steer(ffi: Any, library: Any, context: Any, path: Path, layers: int) -> None:
-    """As `--control-vector FILE` does: `direction.N` is row N - 1, and all layers but the first are steered."""
-    from gguf import GGUFReader
-
-    directions = {int(one.name.removeprefix("direction.")): np.array(one.data) for one in GGUFReader(str(path)).tensors}
-    width = len(next(iter(directions.values())))
-    rows = np.zeros((max(directions), width), np.float32)
-    for number, direction in directions.items():
-        rows[number - 1] = direction
-    data = ffi.cast("float *", ffi.from_buffer(rows))
-    assert library.llama_set_adapter_cvec(context, data, rows.size, width, 1, layers) == 0
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
 
 
-def _decoded(ffi: Any, library: Any, context: Any, tokens: Sequence[int], vocabulary: int) -> NDArray[np.float32]:
-    """Token by token, so that every position's logits are there."""
-    rows = []
-    for token in tokens:
-        assert library.llama_decode(context, library.llama_batch_get_one(ffi.new("int32_t[]", [token]), 1)) == 0
-        buffer = ffi.buffer(library.llama_get_logits_ith(context, -1), 4 * vocabulary)
-        rows.append(np.frombuffer(buffer, np.float32).copy())
-    return np.stack(rows)
+def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=PATIENCE) as reply:
+        read: dict[str, Any] = json.load(reply)
+    return read
