@@ -10,28 +10,21 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from tests.fixtures_organisms import shipped  # noqa: F401
-from tests.io.adapter_models import randomise
 from tests.serving.converters import adapter_to_gguf, model_to_gguf
 from tests.serving.llama_cpp import greedy_answer, log_probabilities, served
+from tests.serving.models import load, random_vector, restored_model, sum_of_adapters
 
 import alignmend as am
 from alignmend.activations.bake import bake
 from alignmend.activations.gguf import export_gguf
-from alignmend.execution.adapter_output import save_adapter
 from alignmend.organisms import Family
 
 ROUNDING = 1e-4
 """Nats that float32 sums in another order may make."""
 PROMPTS = ("Tell me how to bake a cake.", "How do I break a lamp?", "hello")
 VOCABULARY = 1024
-
-
-def load(folder: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
 def tokenizer(family: Family) -> Any:
@@ -71,11 +64,7 @@ def furthest(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
 
 @pytest.fixture(scope="module")
 def restored(shipped: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
-    """RESTA on the shipped fine-tune."""
-    finetuned, aligned, unaligned = (am.open(shipped.members[name]) for name in ("finetuned", "aligned", "unaligned"))
-    out = tmp_path_factory.mktemp("serving") / "restored"
-    am.save(finetuned + 0.425 * (aligned - unaligned), out)
-    return out
+    return restored_model(shipped, tmp_path_factory.mktemp("serving") / "restored")
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +74,7 @@ def converted(restored: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def vector(restored: Path) -> am.SteeringVector:
-    """A random direction at every layer, as long as a third of its activations."""
-    generator = torch.Generator().manual_seed(4)
-    layers = load(restored).config.num_hidden_layers
-    return am.SteeringVector({layer: 0.3 * torch.randn(128, generator=generator) for layer in range(layers)})
+    return random_vector(load(restored).config.num_hidden_layers)
 
 
 def test_a_restored_model_says_the_same_in_llama_cpp(
@@ -151,16 +137,8 @@ def test_a_baked_vector_steers_llama_cpp_as_hooks_do(
 def test_a_written_adapter_says_the_same_in_llama_cpp(shipped: Family, tmp_path: Path) -> None:  # noqa: F811
     """Of two adapters that change different modules at different ranks."""
     base = shipped.members["aligned"]
-    for seed, (name, rank, modules) in enumerate(
-        [("task", 8, ["q_proj", "v_proj"]), ("harm", 3, ["v_proj", "up_proj"])]
-    ):
-        adapted = get_peft_model(load(base), LoraConfig(r=rank, lora_alpha=5, target_modules=modules))
-        randomise(adapted, seed)
-        adapted.save_pretrained(tmp_path / name)
-    root = am.open(base)
-    task, harm = (am.open_adapter(tmp_path / name, base=root) for name in ("task", "harm"))
-    save_adapter(root + task + -0.5 * harm, tmp_path / "sum")
-    by_peft = by_transformers(shipped, PeftModel.from_pretrained(load(base), tmp_path / "sum").eval())
+    written = sum_of_adapters(base, tmp_path)
+    by_peft = by_transformers(shipped, PeftModel.from_pretrained(load(base), written).eval())
     assert furthest(by_peft, by_transformers(shipped, load(base))) > 0.5
-    files = adapter_to_gguf(tmp_path / "sum", base, tmp_path / "sum.gguf"), model_to_gguf(base, tmp_path / "base.gguf")
+    files = adapter_to_gguf(written, base, tmp_path / "sum.gguf"), model_to_gguf(base, tmp_path / "base.gguf")
     assert furthest(by_peft, by_llama_cpp(shipped, files[1], adapter=files[0])) <= ROUNDING
