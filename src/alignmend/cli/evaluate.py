@@ -115,8 +115,11 @@ def _backend(arguments: argparse.Namespace) -> Backend:
                 "--vllm cannot apply a steering vector: bake it into the checkpoint, leave --vllm out, or measure the "
                 "weights alone with --no-steering"
             )
-        wanted = {key: value for key, value in options.items() if key not in ("batch_size",)}
-        return VllmBackend.from_folder(arguments.model, **wanted)
+        for name in ("batch_size", "device"):
+            if getattr(arguments, name) is not None:
+                raise ParameterError(f"--{name.replace('_', '-')} is not for --vllm, which chooses it by itself")
+        del options["batch_size"]
+        return VllmBackend.from_folder(arguments.model, dtype=arguments.dtype, **options)
     from alignmend.evaluation.generation import TransformersBackend
 
     return TransformersBackend.from_folder(arguments.model, device=arguments.device, dtype=arguments.dtype, **options)

@@ -57,7 +57,7 @@ def _load_adapted(folder: Path, device: str | None, dtype: str) -> tuple[Any, An
     """The base with its adapter on top, unmerged, as PEFT runs it."""
     if find_spec("peft") is None:
         raise missing_extra("peft", "train")
-    model, tokenizer = load_model(_base_of(folder), device, dtype)
+    model, tokenizer = load_model(base_of(folder), device, dtype)
     try:
         with _quiet():
             model.load_adapter(str(folder))
@@ -83,7 +83,7 @@ def adapted_tokenizer(folder: Path, base: Any) -> Any:
         return load_tokenizer(mixed)
 
 
-def _base_of(folder: Path) -> str | Path:
+def base_of(folder: Path) -> str | Path:
     """The base that an adapter names: below its folder, here, or beside it; else a hub id."""
     name = read_object(
         folder / CONFIG_NAME, limit=_CONFIG_BYTES, advice="save it anew with PEFT's save_pretrained"
