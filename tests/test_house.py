@@ -27,7 +27,7 @@ LAYERS = (
     {"methods"},
     {"report"},
     {"evaluation", "organisms"},
-    {"activations", "training", "editing"},
+    {"activations", "training", "editing", "conversion"},
     {"anatomy"},
     {"execution"},
     {"algebra"},

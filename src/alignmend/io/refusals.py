@@ -25,6 +25,7 @@ _QUANTIZED_NAME = re.compile(
     r"\.(qweight|qzeros|g_idx|absmax|nested_absmax|quant_map|nested_quant_map|quant_state\..+|SCB|weight_format"
     r"|weight_scale|weight_scale_2|weight_scale_inv|weight_packed|weight_zero_point|input_scale)$"
 )
+_LOADED_WEIGHTS = re.compile(r"[^/]+\.(safetensors|bin)(\.index\.json)?")
 _BYTE_WEIGHT = re.compile(r"(^|[._])weight$|_(proj|blocks|scales)$")
 
 
@@ -57,6 +58,18 @@ def refuse_folder(path: Path, written: str) -> NoReturn:
         f"{written} has no weights (neither model.safetensors nor an index of shards): check the path; a hub "
         "repository without safetensors must be converted first"
     )
+
+
+def refuse_gguf(path: Path) -> None:
+    """Refuse a GGUF file, or a folder whose only weights are GGUF, where a loader would ask for other files."""
+    if path.is_file():
+        if path.suffix.lower() == ".gguf":
+            raise _gguf(str(path), path.name)
+    elif path.is_dir():
+        names = [child.name for child in path.iterdir()]
+        found = sorted(name for name in names if name.lower().endswith(".gguf"))
+        if found and not any(_LOADED_WEIGHTS.fullmatch(name) for name in names):
+            raise _gguf(str(path), found[0])
 
 
 def is_unfinished(path: Path) -> bool:
@@ -140,8 +153,8 @@ def _distributed(written: str, name: str) -> AlignmendError:
 
 def _gguf(written: str, name: str) -> AlignmendError:
     return UnsupportedFormatError(
-        f"{written} is in the GGUF format ({name}), mostly quantized: use the safetensors checkpoint that it "
-        "was converted from"
+        f"{written} is in the GGUF format ({name}): use the safetensors checkpoint that it was made from, or convert "
+        f"it first (what quantization has lost stays lost):  alignmend convert {shlex.quote(written)} DIR"
     )
 
 
