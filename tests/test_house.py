@@ -22,7 +22,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 
 LAYERS = (
     {"cli", "testing"},
-    {"restore"},
+    {"restore", "chat_families"},
     {"recipes"},
     {"methods"},
     {"report"},
