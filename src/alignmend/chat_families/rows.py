@@ -15,6 +15,9 @@ from alignmend.chat_families.recipe import Recipe
 from alignmend.chat_families.refusals import refusal
 from alignmend.evaluation.records import Prompt
 
+_LEAST_TASK_DATA = 4
+"""Pairs of a task that `restore` needs: half choose, half prove."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -81,7 +84,7 @@ class Material:
         return [Row(one.request, one.response) for one in self.prompts.tasks[task][: self._reserved(task)]]
 
     def _reserved(self, task: str) -> int:
-        return max(1, min(self.recipe.search_prompts, len(self.prompts.tasks[task]) // 10))
+        return max(_LEAST_TASK_DATA, min(self.recipe.search_prompts, len(self.prompts.tasks[task]) // 10))
 
 
 def rows_of(answers: Iterable[OwnAnswer]) -> list[Row]:
