@@ -17,6 +17,7 @@ from alignmend.io.adapter_config import CONFIG_NAME
 from alignmend.io.companions import by_name, find_tokenizer_files, is_whole_tokenizer, superseded
 from alignmend.io.copies import copy_files
 from alignmend.io.folder import is_adapter_folder
+from alignmend.io.refusals import refuse_gguf
 from alignmend.io.strict_json import read_object
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def load_tokenizer(path: Path | str) -> Any:
         raise missing_extra("transformers", "evaluate") from error
     if not Path(path).exists() and str(path).startswith(("/", "./", "../", "~")):
         raise FileFormatError(f"{path}: no such folder; give a folder with a model, or a hub id such as org/name")
+    refuse_gguf(Path(path))
     try:
         with quiet_hub():
             return AutoTokenizer.from_pretrained(path)

@@ -15,6 +15,7 @@ _TO_SAFETENSORS = (
     "i, o = sys.argv[1:]; M.from_pretrained(i, dtype='auto').save_pretrained(o); "
     'T.from_pretrained(i).save_pretrained(o)"'
 )
+_LOADED_WEIGHTS = re.compile(r"[^/]+\.(safetensors|bin)(\.index\.json)?")
 
 
 def refuse_file(path: Path, written: str) -> None:
@@ -51,6 +52,18 @@ def refuse_folder(path: Path, written: str) -> NoReturn:
 def _numbered(name: str) -> list[tuple[int, int, str]]:
     """A key that puts checkpoint-900 before checkpoint-1000."""
     return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in re.split(r"(\d+)", name)]
+
+
+def refuse_gguf(path: Path) -> None:
+    """Refuse a GGUF file, or a folder whose only weights are GGUF, where a loader would ask for other files."""
+    if path.is_file():
+        if path.suffix.lower() == ".gguf":
+            raise _gguf(str(path), path.name)
+    elif path.is_dir():
+        names = [child.name for child in path.iterdir()]
+        found = sorted(name for name in names if name.lower().endswith(".gguf"))
+        if found and not any(_LOADED_WEIGHTS.fullmatch(name) for name in names):
+            raise _gguf(str(path), found[0])
 
 
 def is_unfinished(path: Path) -> bool:
@@ -106,8 +119,8 @@ def _distributed(written: str, name: str) -> AlignmendError:
 
 def _gguf(written: str, name: str) -> AlignmendError:
     return UnsupportedFormatError(
-        f"{written} is in the GGUF format ({name}), mostly quantized: use the safetensors checkpoint that it "
-        "was converted from"
+        f"{written} is in the GGUF format ({name}): use the safetensors checkpoint that it was made from, or convert "
+        f"it first (what quantization has lost stays lost):  alignmend convert {shlex.quote(written)} DIR"
     )
 
 
