@@ -106,7 +106,10 @@ def group_table(counts: Counts) -> Iterable[str]:
 
 def language_table(counts: Counts) -> Iterable[str]:
     """A row for each language: refusals and answers apart."""
-    yield "| language | refusals: refused/in part/unclear/complied | answers: complied/unclear/refused | balanced accuracy |"
+    yield (
+        "| language | refusals: refused/in part/unclear/complied | answers: complied/unclear/refused "
+        "| balanced accuracy |"
+    )
     yield "| --- | --- | --- | --- |"
     for group in dict.fromkeys(group for group, _ in counts):
         refusals, answers = counts[group, "full_refusal"], counts[group, "full_compliance"]
