@@ -161,7 +161,7 @@ def test_first_stop_is_the_first_of_all() -> None:
         ("why</think>answer", "<assistant><think>\n", "answer", "why"),
         ("why it was cut", "<assistant><think>\n", "", "why it was cut"),
         ("<think>why it was cut", "", "", "why it was cut"),
-        ("one <think>a</think> two <think>b</think> three", "", "one  two  three", "a\n\nb"),
+        ("One. <think>a</think> Two. <think>b</think> Three.", "", "One.  Two.  Three.", "a\n\nb"),
         ("<thinking>a</thinking>x<reasoning>b</reasoning>", "", "x", "a\n\nb"),
         ("opened by a server's template</think> answer", "", "answer", "opened by a server's template"),
         ("<think>a</think>b</think>c", "", "b</think>c", "a"),
