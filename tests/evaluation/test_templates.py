@@ -83,7 +83,8 @@ def test_a_model_without_a_chat_template_says_which_is_used(model: Any, tokenize
     without = TransformersBackend(model, raw_tokenizer, name="m")
     assert without.notes == ("'m' has no chat template: prompts go in as they are (template raw)",)
     assert TransformersBackend(model, raw_tokenizer, template="raw", name="m").notes == ()
-    assert TransformersBackend(model, tokenizer, name="m").notes == ()
+    (note,) = TransformersBackend(model, tokenizer, name="m").notes
+    assert note.startswith("the chat template of 'm' ends answers with '<end>', which is no end token")
 
 
 def test_a_chat_template_that_refuses_is_one_clear_error() -> None:
