@@ -68,7 +68,13 @@ def test_what_prepares_inputs_in_its_own_way_is_left_to_generate(architecture: s
     whole = decode_greedily(model, prompts, stop=stop, max_new_tokens=9)
     with without_own_config(model):
         assert decode(model, prompts, stop=stop, max_new_tokens=9) == whole
-        cut = decode(model, prompts, stop=frozenset(), max_new_tokens=9, cut=lambda row, tokens, looked_at: Decoded([*tokens[:2]], stopped=True))
+        cut = decode(
+            model,
+            prompts,
+            stop=frozenset(),
+            max_new_tokens=9,
+            cut=lambda row, tokens, looked_at: Decoded([*tokens[:2]], stopped=True),
+        )
     assert [len(row.tokens) for row in cut] == [2, 2, 2]
     assert all(row.stopped for row in cut)
 

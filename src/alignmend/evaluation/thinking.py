@@ -64,7 +64,7 @@ class Thinking:
         raise RecipeError(
             f"the chat template has no switch that turns thinking {'on' if self.switch else 'off'}; "
             f"{_switches_told(source)}: leave --thinking out"
-            + ("; --chat-template-kwargs '{\"reasoning_effort\": \"low\"}' shortens it" * _names(source, _EFFORT))
+            + ('; --chat-template-kwargs \'{"reasoning_effort": "low"}\' shortens it' * _names(source, _EFFORT))
         )
 
     def kwargs_for_server(self) -> dict[str, Any]:

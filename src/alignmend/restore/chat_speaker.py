@@ -82,7 +82,9 @@ class Speaker:
 
         found = attached(folder)
         model, tokenizer = load(folder, device=device, dtype=dtype, steering=False)
-        made = cls(model, tokenizer, name=name or Path(folder).name, template=template, steered=found, thinking=thinking)
+        made = cls(
+            model, tokenizer, name=name or Path(folder).name, template=template, steered=found, thinking=thinking
+        )
         made.steering = steering and found is not None
         return made
 
