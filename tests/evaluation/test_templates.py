@@ -109,7 +109,7 @@ def test_own_sampling_is_read_from_the_model_and_a_penalty_is_told(tokenizer: An
     model.generation_config.update(do_sample=True, temperature=0.6, top_p=0.9, repetition_penalty=1.2)
     backend = TransformersBackend(model, tokenizer, preset="resta", name="m")
     assert backend.sampling == Sampling(0.6, top_k=50, top_p=0.9, max_new_tokens=500)
-    assert backend.notes == ("the repetition penalty 1.2 in the generation configuration of 'm' is not applied",)
+    assert "the repetition penalty 1.2 in the generation configuration of 'm' is not applied" in backend.notes
     assert TransformersBackend(model, tokenizer, name="m").sampling.greedy
 
 

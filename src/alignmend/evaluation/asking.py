@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from alignmend.errors import RecipeError
@@ -55,7 +55,7 @@ class Wishes:
     system: str | None = None
     sampling: Sampling | None = None
     max_new_tokens: int | None = None
-    thinking: Thinking = Thinking()
+    thinking: Thinking = field(default_factory=Thinking)
 
     def sampling_for(self, generation_config: Any) -> Sampling:
         """The decoding of a model that has this generation configuration."""
@@ -273,11 +273,11 @@ def _notes(asking: Asking, asked: str, generation_config: Any, *, own: bool) -> 
         yield f"the repetition penalty {penalty} in the generation configuration of {name!r} is not applied"
     if asking._probe.ended:
         yield (
-            f"the tokenizer of {name!r} appends its end token {tokenizer.eos_token!r} to every text: it is left out, so "
-            "that an answer can follow the prompt"
+            f"the tokenizer of {name!r} appends its end token {tokenizer.eos_token!r} to every text: it is left out, "
+            "so that an answer can follow the prompt"
         )
     if tokenizer.bos_token_id is not None and asking._probe.tokens[:2] == [tokenizer.bos_token_id] * 2:
-        yield f"prompts to {name!r} begin with {tokenizer.bos_token!r} twice: its template and its tokenizer both add it"
+        yield f"prompts to {name!r} begin with {tokenizer.bos_token!r} twice: its chat template or tokenizer doubles it"
     if not asking.stop_tokens:
         yield f"{name!r} has no end token: answers end at the token limit alone"
     elif asking.template == CHAT and (end := _unknown_end(asking)):

@@ -22,8 +22,8 @@ class EndpointBackend:
 
     `name` is what records call it (default: the last part of the served name). A preset that leaves decoding to the
     model leaves it to the server. `thinking` sends its switch and variables as `chat_template_kwargs`; its room for
-    a thought is added to the token limit. `model_hash` in the records is of what the server says it serves: weights that
-    change under the same name go unseen. Token counts are the server's, `None` where it gives none.
+    a thought is added to the token limit. `model_hash` in the records is of what the server says it serves: weights
+    that change under the same name go unseen. Token counts are the server's, `None` where it gives none.
     """
 
     template = CHAT

@@ -26,7 +26,6 @@ REQUESTS = (
 RESPONSES = (
     "response",
     "output",
-    "answer",
     "completion",
     "generation",
     "generated_text",
@@ -57,14 +56,16 @@ def exchange_of(row: Row, where: str) -> Exchange:
     `FileFormatError` says which column is missing, is there twice or holds no text.
     """
     asked, answered = _one_of(row, REQUESTS, where), _one_of(row, RESPONSES, where)
+    if answered is None and asked is not None and asked.strip().lower() == "question":
+        answered = _named(row, "answer")  # elsewhere `answer` is the one that is known to be right
     talk = _one_of(row, CONVERSATIONS, where)
     if talk is not None and (asked is None or answered is None):
         return _from_conversation(row[talk], talk, where)
     for found, names in ((asked, REQUESTS), (answered, RESPONSES)):
         if found is None:
             raise FileFormatError(
-                f"{where}: column {names[0]!r} is missing; columns found: {columns_of(row)}; other names that are known "
-                f"for it: {', '.join(names[1:])}, or both in {CONVERSATIONS[0]!r}"
+                f"{where}: column {names[0]!r} is missing; columns found: {columns_of(row)}; other names that are "
+                f"known for it: {', '.join(names[1:])}, or both in {CONVERSATIONS[0]!r}"
             )
     assert asked is not None
     assert answered is not None
@@ -119,8 +120,8 @@ def _from_conversation(talk: Any, column: str, where: str) -> Exchange:
     asked = [text for role, text, _ in turns[: said[-1]] if role == "user"] if said else []
     if not said or said[-1] != len(turns) - 1 or not asked:
         raise FileFormatError(
-            f"{where}: column {column!r} must be a list of messages that ends with the user's and then the assistant's, "
-            "each with role and content"
+            f"{where}: column {column!r} must be a list of messages that ends with the user's and then the "
+            "assistant's, each with role and content"
         )
     _, response, reasoning = turns[-1]
     return Exchange(asked[-1], response, reasoning, (column,))
@@ -129,9 +130,7 @@ def _from_conversation(talk: Any, column: str, where: str) -> Exchange:
 def _turn(turn: Any, column: str, where: str) -> tuple[str, str, str | None]:
     """Role, text and reasoning of one message, as chat templates take it or as ShareGPT writes it."""
     if not isinstance(turn, dict):
-        raise FileFormatError(
-            f"{where}: column {column!r} holds {shown(turn)}, which is no message with role and content"
-        )
+        raise FileFormatError(f"{where}: column {column!r} holds {shown(turn)}, no message with role and content")
     role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
     apart = [turn[name] for name in _THOUGHTS if isinstance(turn.get(name), str)][:1]
     if content is None:

@@ -45,7 +45,9 @@ def summary(
     agreements: Sequence[Agreement],
     thoughts: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
-    """Everything as one JSON object: `n`, `judges` (name -> version, rates, mean score, usage), `agreement`, `thoughts`."""
+    """Everything as one JSON object: `n`, `judges` (name -> version, rates, mean score, usage), `agreement`, and
+    `thoughts` where there are any.
+    """
     return {
         "n": len(judgements[0][1]),
         "judges": {judge.name: _block(judge, said) for judge, said in judgements},

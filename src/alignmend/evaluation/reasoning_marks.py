@@ -38,9 +38,10 @@ _CLOSINGS = (
 _MARK = re.compile("|".join((*_OPENINGS, *_CLOSINGS)), re.IGNORECASE)
 _PLAIN_NAME = {"unused94": "", "unused95": ""}
 
+_HERE_IS = "here(?:'s|\N{RIGHT SINGLE QUOTATION MARK}s| is) my"
 PHRASES = (
-    (re.compile(r"here(?:'s|\N{RIGHT SINGLE QUOTATION MARK}s| is) my (?:thought|thinking|reasoning) process:", re.I),
-     re.compile(r"^[ \t]*here(?:'s|\N{RIGHT SINGLE QUOTATION MARK}s| is) my (?:final )?(?:response|answer):", re.I | re.M)),
+    (re.compile(rf"{_HERE_IS} (?:thought|thinking|reasoning) process:", re.I),
+     re.compile(rf"^[ \t]*{_HERE_IS} (?:final )?(?:response|answer):", re.I | re.M)),
     (re.compile(r"here are my reasoning steps:", re.I), re.compile(r"\[BEGIN FINAL RESPONSE\]", re.I)),
 )  # fmt: skip
 """What an answer (Granite), or the template's opening of one (Apriel), begins with, and what ends the thought."""

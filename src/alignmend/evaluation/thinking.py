@@ -18,8 +18,10 @@ DEFAULT_THINKING_TOKENS = 2048
 SWITCHES = ("enable_thinking", "thinking")
 """Variables by which chat templates turn thinking on and off; servers are sent both."""
 _EFFORT = "reasoning_effort"
-_SET_BY_TRANSFORMERS = frozenset({"messages", "add_generation_prompt", "tools", "documents", "conversation", "chat_template",
-                                  "tokenize", "padding", "truncation", "return_tensors", "continue_final_message"})  # fmt: skip
+_SET_BY_TRANSFORMERS = frozenset(
+    "messages conversation chat_template add_generation_prompt continue_final_message tools documents tokenize padding "
+    "truncation return_tensors return_dict".split()
+)
 _CHANNELS = "<|channel|>"
 _CLOSED_LATELY = 200
 

@@ -77,7 +77,7 @@ class Prompts:
     batch_size: int | None = None
     device: str | None = None
     dtype: str = "auto"
-    thinking: Thinking = Thinking()
+    thinking: Thinking = field(default_factory=Thinking)
     """About models that think aloud before they answer."""
 
     def __post_init__(self) -> None:

@@ -67,8 +67,8 @@ class JudgeOptions:
 
     `endpoint` is the base address of an OpenAI-compatible server, `model` the name it serves or a folder or hub id to
     load in this process, `key_variable` the environment variable that holds the key, `cache` a folder for judgements
-    already paid for, `device` where a model in this process runs, `reasoning_tags` what the model puts around its thoughts
-    where that is none of the known tags.
+    already paid for, `device` where a model in this process runs, `reasoning_tags` what the model puts around its
+    thoughts where that is none of the known tags.
     """
 
     endpoint: str | None = None
