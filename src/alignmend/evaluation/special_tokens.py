@@ -38,7 +38,7 @@ def by_response_template(tokenizer: Any, tokens: Sequence[int], rendered_prompt:
         return None
     try:
         message = tokenizer.parse_response([*tokens], prefix=rendered_prompt)
-    except Exception:  # whatever a template that came with a model raises
+    except (AttributeError, KeyError, TypeError, ValueError):  # a template that came with a model is wrong
         return None
     if not isinstance(message, dict) or message.get("tool_calls"):
         return None

@@ -168,7 +168,7 @@ def chat_source(tokenizer: Any) -> str:
     """The source of the chat template that a tokenizer uses by itself, empty where it has none."""
     try:
         return str(tokenizer.get_chat_template())
-    except Exception:
+    except (AttributeError, ValueError):  # none, or several of which none is the usual one
         return ""
 
 
@@ -195,20 +195,28 @@ def render_chat(
     variables: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
     """`conversation` by a tokenizer's chat template, with everything in it that the user and the system prompt say."""
-    with_system = conversation[0]["role"] == "system"
-    try:
-        text = str(
-            tokenizer.apply_chat_template(
-                [dict(turn) for turn in conversation], tokenize=False, add_generation_prompt=True, **variables
-            )
-        )
-    except Exception as error:
-        said = f"{error} (a system prompt was given)" if with_system else str(error)
-        raise RecipeError(f"the tokenizer's chat template refuses the {what}: {said}") from error
+    text = chat_text(tokenizer, conversation, what, variables)
     for turn in conversation:
         if turn["role"] != "assistant" and not _holds(text, turn["content"]):
             raise _lost(turn, text)
     return text
+
+
+def chat_text(
+    tokenizer: Any,
+    conversation: Sequence[Mapping[str, str]],
+    what: str,
+    variables: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    opened: bool = True,
+) -> str:
+    """`conversation` by a tokenizer's chat template, whatever is in it, with an answer `opened` or not."""
+    turns = [dict(turn) for turn in conversation]
+    try:
+        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=opened, **variables))
+    except Exception as error:
+        said = f"{error} (a system prompt was given)" if turns[0]["role"] == "system" else str(error)
+        raise RecipeError(f"the tokenizer's chat template refuses the {what}: {said}") from error
 
 
 def _holds(text: str, said: str) -> bool:
