@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from alignmend.errors import FileFormatError, ParameterError, missing_extra
 from alignmend.evaluation.quiet import one_line, quiet_hub
 from alignmend.evaluation.weights import load_weights
-from alignmend.execution.threads import on_cpu, parameter_count
+from alignmend.execution.threads import SMALL_PARAMETERS, multiplies_bfloat16, on_cpu, parameter_count
 from alignmend.io.adapter_config import CONFIG_NAME
 from alignmend.io.companions import by_name, find_tokenizer_files, is_whole_tokenizer, superseded
 from alignmend.io.copies import copy_files
@@ -38,8 +38,8 @@ def load_model(path: Path | str, device: str | None = None, dtype: str = "auto")
     """Model and tokenizer of a Hugging Face folder or cached hub id, ready to answer on `device`.
 
     An adapter's folder is loaded onto the base that it names, with what it has of a tokenizer and a chat template in
-    place of the base's. `device` is a GPU where there is one, unless given. `dtype` `auto` is float32 on a CPU, the
-    stored one elsewhere.
+    place of the base's. `device` is a GPU where there is one, unless given. `dtype` `auto` is the stored one on a GPU; on
+    a CPU float32, or bfloat16 where it is stored so and the processor multiplies it faster.
     """
     if dtype not in DTYPES:
         raise ParameterError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
@@ -47,11 +47,20 @@ def load_model(path: Path | str, device: str | None = None, dtype: str = "auto")
         return _load_adapted(folder, device, dtype)
     tokenizer = load_tokenizer(path)
     target = device_of(device)
-    if dtype == "auto" and target.type == "cpu":
-        dtype = "float32"
     with _quiet(), quiet_hub():
-        model = load_weights(path, dtype)
+        if dtype == "auto" and target.type == "cpu":
+            model = _for_processor(path)
+        else:
+            model = load_weights(path, dtype)
     return model.to(target).eval(), tokenizer
+
+
+def _for_processor(path: Path | str) -> Any:
+    if multiplies_bfloat16():
+        model = load_weights(path, "auto")
+        if str(model.dtype) == "torch.bfloat16" and parameter_count(model) >= SMALL_PARAMETERS:
+            return model
+    return load_weights(path, "float32")
 
 
 def _load_adapted(folder: Path, device: str | None, dtype: str) -> tuple[Any, Any]:
