@@ -38,8 +38,8 @@ def load_model(path: Path | str, device: str | None = None, dtype: str = "auto")
     """Model and tokenizer of a Hugging Face folder or cached hub id, ready to answer on `device`.
 
     An adapter's folder is loaded onto the base that it names, with what it has of a tokenizer and a chat template in
-    place of the base's. `device` is a GPU where there is one, unless given. `dtype` `auto` is the stored one on a GPU; on
-    a CPU float32, or bfloat16 where it is stored so and the processor multiplies it faster.
+    place of the base's. `device` is a GPU where there is one, unless given. `dtype` `auto` is the stored one on a GPU;
+    on a CPU float32, or bfloat16 where it is stored so and the processor multiplies it faster.
     """
     if dtype not in DTYPES:
         raise ParameterError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
@@ -48,10 +48,8 @@ def load_model(path: Path | str, device: str | None = None, dtype: str = "auto")
     tokenizer = load_tokenizer(path)
     target = device_of(device)
     with _quiet(), quiet_hub():
-        if dtype == "auto" and target.type == "cpu":
-            model = _for_processor(path)
-        else:
-            model = load_weights(path, dtype)
+        chosen = dtype == "auto" and target.type == "cpu"
+        model = _for_processor(path) if chosen else load_weights(path, dtype)
     return model.to(target).eval(), tokenizer
 
 
