@@ -62,7 +62,7 @@ def restored(family: ChatFamily, name: str, against: str, scale: Scale, work: Pa
 
 
 def _request(family: ChatFamily, name: str, against: str, scale: Scale, work: Path) -> Request:
-    task = name.removeprefix("finetuned-").removesuffix("-lora")
+    task = task_of(name)
     return Request(
         finetuned=str(family.members[name]),
         aligned=str(family.members["aligned"]),
@@ -79,6 +79,11 @@ def _request(family: ChatFamily, name: str, against: str, scale: Scale, work: Pa
         ),
         resume=(work / f"{name}-{against}-search").exists(),
     )
+
+
+def task_of(name: str) -> str:
+    """What the fine-tune `name` learned."""
+    return name.removeprefix("finetuned-").removesuffix("-lora")
 
 
 def fine_tunes(family: ChatFamily) -> Sequence[str]:

@@ -6,9 +6,12 @@ import json
 import sys
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from studies.real import patching, safety_arithmetic
+from studies.real.measuring import Asker
 from studies.real.page import page
 from studies.real.restoring import Restored
 from studies.real.scale import FULL, QUICK, Scale
@@ -19,6 +22,7 @@ from alignmend.chat_families import ROLES, ChatFamily, Recipe
 from alignmend.chat_families.family import FamilyNote
 from alignmend.chat_families.tasks import TASKS
 from alignmend.errors import FileFormatError
+from alignmend.evaluation.suites import load_suite
 from alignmend.organisms import Family
 from studies import real
 
@@ -70,6 +74,40 @@ def test_every_part_runs_and_is_found_again(family: ChatFamily, tmp_path: Path) 
     began = time.monotonic()
     assert list(real.measured(family, TINY, tmp_path / "work")) == results
     assert time.monotonic() - began < 10
+
+
+def test_safety_arithmetic_has_curves_controls_and_both_stages(
+    family: ChatFamily, shipped: Family, tmp_path: Path
+) -> None:
+    members = {**family.members, "unaligned": shipped.members["unaligned"]}
+    asker = Asker(replace(family, members=members), replace(TINY, task_prompts=0, prompts=3), tmp_path / "work")
+    prompts = load_suite(family.suites["harmful"]).prompts[:4]
+    targets = safety_arithmetic.Targets(asker, safety_arithmetic.contrast_pairs(asker.family, list(prompts)))
+    rows = targets.rows("aligned")
+    text = safety_arithmetic.page(asker, {"aligned": rows})
+    for label in ("aligned", "HDR, density 1, coefficient 2", "HDR 2 and steering 0.1", "random weights 2"):
+        assert f"\n| {label} |" in text
+    assert targets.rows("aligned") == rows, "found again"
+
+
+def test_patches_are_made_measured_told_and_removed(family: ChatFamily, tmp_path: Path) -> None:
+    asker = Asker(family, replace(TINY, task_prompts=0, prompts=3), tmp_path / "work")
+    prompts = load_suite(family.suites["harmful"]).prompts[:12]
+    patches = patching.Patches(asker, "lora", prompts)
+    patches.make()
+    assert patches.place.stat().st_mode & 0o077 == 0
+    assert not patches.is_measured
+    rows, slopes = patches.rows(), patches.slopes()
+    text = patching.page(asker, {"lora": patches})
+    patches.remove()
+    assert not patches.place.exists()
+    again = patching.Patches(asker, "lora", prompts)
+    assert again.is_measured
+    assert (again.rows(), again.slopes().as_dict()) == (rows, slopes.as_dict())
+    assert patching.page(asker, {"lora": again}) == text
+    for label in patching.MERGES:
+        assert f"\n| {label} |" in text
+    assert "slope ratio" in text and "training harms" in text
 
 
 def test_the_front_and_the_coefficient_come_from_the_search() -> None:
