@@ -20,6 +20,7 @@ JUDGES = "judges"
 """Rewrites the tables of docs/judges.md from local copies of labelled answers; only where it is named."""
 REAL = {
     real.NAME: real.run,
+    f"{real.NAME}-screening": real.run_screening,
     f"{real.NAME}-safety-arithmetic": real.run_safety_arithmetic,
     f"{real.NAME}-safepatching": real.run_safepatching,
 }

@@ -13,7 +13,7 @@ from alignmend.chat_families.prompts import choose_prompts
 from alignmend.chat_families.rows import Material
 from alignmend.chat_families.sets import DataFolder
 from alignmend.evaluation.records import Prompt
-from studies.real import patching, safety_arithmetic
+from studies.real import patching, replay, safety_arithmetic
 from studies.real.measuring import Asker, Bench
 from studies.real.page import Result, page
 from studies.real.restoring import METHODS, fine_tunes, restored, task_of
@@ -84,6 +84,17 @@ def run_safety_arithmetic(setting: Setting) -> str:
         results[name] = targets.rows(name)
         _say(f"rows of {name}", began)
     return safety_arithmetic.page(asker, results)
+
+
+def run_screening(setting: Setting) -> str:
+    """The first stage of the search, against asking every candidate; returns the page."""
+    began = time.monotonic()
+    scale, found = setting.scale, {}
+    family = setting.family((*scale.roles, "finetuned", "finetuned-lora"))
+    for name in fine_tunes(family):
+        found[name] = restored(family, name, scale.against[0], scale, setting.place / "screening", screening=False)
+        _say(f"every candidate for {name}", began)
+    return replay.page(found, model=family.note.model, prompts=scale.search_prompts, scale=scale.name)
 
 
 def run_safepatching(setting: Setting) -> str:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from studies.real import patching, safety_arithmetic
+from studies.real import patching, replay, safety_arithmetic
 from studies.real.measuring import Asker
 from studies.real.page import page
 from studies.real.restoring import Restored
@@ -108,6 +108,28 @@ def test_patches_are_made_measured_told_and_removed(family: ChatFamily, tmp_path
     for label in patching.MERGES:
         assert f"\n| {label} |" in text
     assert "slope ratio" in text and "training harms" in text
+
+
+def test_a_replay_leaves_out_what_is_surely_behind_and_tells_what_it_would_have_lost() -> None:
+    def one(number: int, predicted: float, attack: float, *, on_front: bool = False) -> dict[str, object]:
+        share = {"value": attack, "low": 0.0, "high": 1.0}
+        none = {"value": 0.0, "low": 0.0, "high": 1.0}
+        return {
+            "label": f"candidate {number}",
+            "stage": "whole",
+            "predicted": {"attack_success": predicted, "over_refusal": 0.5},
+            "worth": {"attack_success": share, "noise": none, "over_refusal": none, "utility": 1.0},
+            "on_front": on_front,
+        }
+
+    told = [one(n, attack, attack) for n, attack in enumerate((0.1, 0.3, 0.5, 0.6, 0.7, 0.8))]
+    found = replay.replay([*told, one(7, 0.9, 0.9), one(8, 0.95, 0.0, on_front=True), {"stage": "part"}])
+    assert found.asked == 8
+    assert found.left_out == tuple(f"candidate {n}" for n in (4, 5, 7, 8)), "the first four are asked"
+    assert found.lost == ("candidate 8",)
+    assert found.correlation is not None and found.correlation < 0.8
+    page = replay.page({"f": Restored("f", "o", "restored", {"candidates": told})}, model="m", prompts=4, scale="quick")
+    assert "| f | 6 | 1.00 | 0 | 0 | met |" in page
 
 
 def test_the_front_and_the_coefficient_come_from_the_search() -> None:
