@@ -129,7 +129,7 @@ def test_a_replay_leaves_out_what_is_surely_behind_and_tells_what_it_would_have_
     assert found.lost == ("candidate 8",)
     assert found.correlation is not None and found.correlation < 0.8
     page = replay.page({"f": Restored("f", "o", "restored", {"candidates": told})}, model="m", prompts=4, scale="quick")
-    assert "| f | 6 | 1.00 | 0 | 0 | met |" in page
+    assert "| f | 6 | 1.00 | 2 | 0 | met |" in page
 
 
 def test_the_front_and_the_coefficient_come_from_the_search() -> None:
