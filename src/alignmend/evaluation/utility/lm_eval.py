@@ -101,7 +101,8 @@ def _harness_model(model: Any, tokenizer: Any, batch_size: int | None) -> Any:
     from lm_eval.models.huggingface import HFLM
 
     size = batch_size or (automatic_batch_size(model) if model.device.type == "cpu" else "auto")
-    return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=size, device=str(model.device))
+    device = str(model.device)
+    return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=size, device=device, trust_remote_code=False)
 
 
 def _loaded(manager: Any, tasks: Sequence[str], examples: int | None) -> Any:
