@@ -29,10 +29,11 @@ from alignmend.io.delta import is_delta_folder, open_delta_folder
 from alignmend.io.folder import CheckpointFolder, is_adapter_folder, open_checkpoint_folder
 from alignmend.io.identity import identity
 from alignmend.io.manifest import Input, Manifest, Versions
+from alignmend.io.pretrained import pretrained
 from alignmend.io.private import mark_private
 from alignmend.training.encoding import Encoded, encode
 from alignmend.training.importance import Tick, WeightOf, rows_for, snip, wanda
-from alignmend.training.loading import has_gpu, loaded, quiet
+from alignmend.training.loading import has_gpu, quiet
 from alignmend.training.loop import TokenRow
 from alignmend.training.pairs import PairsFile, read_pairs
 from alignmend.training.score_files import begin, check_place, publish, score_stage
@@ -175,7 +176,7 @@ def _scored_folder(inputs: _Inputs, settings: ScoreSettings, place: Path) -> Ite
 
 
 def _network(path: Path) -> Any:
-    network = loaded(AutoModelForCausalLM, path, dtype=torch.float32)
+    network = pretrained(AutoModelForCausalLM, path, dtype=torch.float32)
     return network.to("cuda" if torch.cuda.is_available() else "mps" if has_gpu() else "cpu").eval()
 
 
@@ -185,7 +186,7 @@ def _encoded(folder: CheckpointFolder, file: PairsFile, settings: ScoreSettings)
     if len(indices) > settings.samples:
         drawn = sorted(Random(f"scores {settings.seed}").sample(indices, settings.samples))
         file = PairsFile(file.path, tuple(file.pairs[index] for index in drawn), file.sha256)
-    tokenizer = loaded(AutoTokenizer, folder.path)
+    tokenizer = pretrained(AutoTokenizer, folder.path)
     longest = folder.config.get("max_position_embeddings")
     limit = min(settings.max_length, longest) if isinstance(longest, int) else settings.max_length
     return encode(tokenizer, file, template=settings.template, max_length=limit)
