@@ -28,9 +28,9 @@ def _notes(written: Sequence[Generation]) -> Iterator[str]:
         )
         yield (
             f"{who}: there are thoughts alone, {ended} of them cut off at the token limit. They count as empty and "
-            "incoherent, which says nothing of what the model would answer: set --max-thinking-tokens (for a server also "
-            "a larger --max-new-tokens), or --thinking off where the chat template has a switch; where thoughts end in a "
-            "tag of the model's own, name it with --reasoning-tags"
+            "incoherent, which says nothing of what the model would answer: set --max-thinking-tokens (for a server "
+            "also a larger --max-new-tokens), or --thinking off where the chat template has a switch; where thoughts "
+            "end in a tag of the model's own, name it with --reasoning-tags"
         )
     if len(cut) == len(written) >= _FEW and len(silent) < len(written):
         yield (

@@ -22,7 +22,7 @@ class Decoded:
     stopped: bool
 
 
-Cut = Callable[[Sequence[int], int, int], Decoded | None]
+Cut = Callable[[int, Sequence[int], int], Decoded | None]
 """What a row has come to, from its place in the batch and its new tokens, `None` to go on; so many of the tokens, which
 the third argument says, were looked at before.
 """

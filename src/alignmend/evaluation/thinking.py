@@ -19,8 +19,20 @@ SWITCHES = ("enable_thinking", "thinking")
 """Variables by which chat templates turn thinking on and off; servers are sent both."""
 _EFFORT = "reasoning_effort"
 _SET_BY_TRANSFORMERS = frozenset(
-    "messages conversation chat_template add_generation_prompt continue_final_message tools documents tokenize padding "
-    "truncation return_tensors return_dict".split()
+    [
+        "messages",
+        "conversation",
+        "chat_template",
+        "add_generation_prompt",
+        "continue_final_message",
+        "tools",
+        "documents",
+        "tokenize",
+        "padding",
+        "truncation",
+        "return_tensors",
+        "return_dict",
+    ]
 )
 _CHANNELS = "<|channel|>"
 _CLOSED_LATELY = 200
