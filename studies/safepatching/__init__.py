@@ -36,7 +36,10 @@ CLEAR = 0.9
 _OPENING = """# SafePatching on organisms
 
 Aligned models of {count} families of size `{size}`, seeds {first} to {last}, trained from nothing; repeat with
-`python -m studies {name}`. Organisms prove mechanism, not levels. This set-up was made on seeds 0 to 2, whose report
+`python -m studies {name}`. Organisms prove mechanism, not levels, and this one lacks what the paper's
+models have: harm that shows as a feature of its own. Here only the object of a request tells harm that was not covered
+from borderline requests, and the harmful set is hardly refused at the start (0.17 nats per answer token), so that it
+cannot tell safety from over-safety. This set-up was made on seeds 0 to 2, whose report
 split was seen on the way; seeds 3 to 5 were judged before, with an earlier set-up, and **missed the target** (numbers
 under "What was tried"). So the numbers here are of families that nobody had looked at, judged once, with all else
 fixed before.

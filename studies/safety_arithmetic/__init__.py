@@ -69,7 +69,7 @@ def run(work: Path, *, seeds: Iterable[int], size: Size, pages: Path) -> str:
     for study in studies:
         lines += ["", f"**{study.name}**", "", *own_best_table(study)]
     lines += ["", "## Curves", "", *figures, _AGREEMENT]
-    lines += [f"| {one.paper} | {one.here} | {'yes' if one.agrees else '**no**'} |" for one in findings(studies)]
+    lines += [f"| {one.paper} | {one.here} | {one.verdict} |" for one in findings(studies)]
     return "\n".join([*lines, ""])
 
 

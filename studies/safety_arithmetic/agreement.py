@@ -22,6 +22,13 @@ class Finding:
     paper: str
     here: str
     agrees: bool
+    proven: bool = True
+    """False where intervals overlap."""
+
+    @property
+    def verdict(self) -> str:
+        """Of the table."""
+        return "**no**" if not self.agrees else "yes" if self.proven else "not proven"
 
 
 def findings(studies: Sequence[Study]) -> Iterator[Finding]:
@@ -30,6 +37,7 @@ def findings(studies: Sequence[Study]) -> Iterator[Finding]:
         rows = {label: pooled(found) for label, found in study.rows().items()}
         yield _lowest(study.name, rows, proven=not unclear([study]))
         yield trimmed_finding(study.name, pooled(study.rows(own_best=True)["HDR, trimmed"]), rows[UNTRIMMED])
+        yield _over_safety(study.name, rows)
         if study.name.startswith("edited"):
             yield from _eroded(study)
     yield _coefficients(studies)
@@ -42,8 +50,22 @@ def _lowest(name: str, rows: dict[str, Row], *, proven: bool) -> Finding:
     shown = ", ".join(f"{label} {rows[label].attack_success:.2f}" for label in others)
     return Finding(
         f"{name}: both stages together have the lowest attack success",
-        f"{whole:.2f} against {shown}{'' if proven else '; not proven, intervals overlap'}",
+        f"{whole:.2f} against {shown}{'' if proven else '; intervals overlap'}",
         all(whole < rows[label].attack_success for label in others),
+        proven,
+    )
+
+
+def _over_safety(name: str, rows: dict[str, Row]) -> Finding:
+    """The headline that both stages lower over-safety too."""
+    before, after = (rows[label].rate("borderline", "over_refusal_rate") for label in ("original", WHOLE))
+    return Finding(
+        f"{name}: both stages lower over-safety (in the paper XSTest refusals of Llama-2 from 17.8 to 8.7 %, down in 4 "
+        "of 6 models)",
+        f"over-refusal {before.value:.2f} ({before.low:.2f}-{before.high:.2f}) to "
+        f"{after.value:.2f} ({after.low:.2f}-{after.high:.2f})",
+        after.value < before.value,
+        after.high < before.low,
     )
 
 
