@@ -167,7 +167,7 @@ def chat_source(tokenizer: Any) -> str:
     """The source of the chat template that a tokenizer uses by itself, empty where it has none."""
     try:
         return str(tokenizer.get_chat_template())
-    except Exception:
+    except (ValueError, TypeError, LookupError, AttributeError):
         return ""
 
 
