@@ -280,6 +280,11 @@ def _notes(asking: Asking, asked: str, generation_config: Any, *, own: bool) -> 
         yield f"prompts to {name!r} begin with {tokenizer.bos_token!r} twice: its chat template or tokenizer doubles it"
     if not asking.stop_tokens:
         yield f"{name!r} has no end token: answers end at the token limit alone"
+    elif all("pad" in str(end).lower() for end in tokenizer.convert_ids_to_tokens(sorted(asking.stop_tokens))):
+        yield (
+            f"the only end token of {name!r} is a padding token, which models do not write: answers may run on to the "
+            "token limit (set eos_token_id)"
+        )
     elif asking.template == CHAT and (end := _unknown_end(asking)):
         yield (
             f"the chat template of {name!r} ends answers with {end!r}, which is no end token of its tokenizer or "

@@ -19,21 +19,9 @@ SWITCHES = ("enable_thinking", "thinking")
 """Variables by which chat templates turn thinking on and off; servers are sent both."""
 _EFFORT = "reasoning_effort"
 _SET_BY_TRANSFORMERS = frozenset(
-    [
-        "messages",
-        "conversation",
-        "chat_template",
-        "add_generation_prompt",
-        "continue_final_message",
-        "tools",
-        "documents",
-        "tokenize",
-        "padding",
-        "truncation",
-        "return_tensors",
-        "return_dict",
-    ]
-)
+    ("messages", "conversation", "chat_template", "add_generation_prompt", "continue_final_message", "tools",
+     "documents", "tokenize", "padding", "truncation", "return_tensors", "return_dict")
+)  # fmt: skip
 _CHANNELS = "<|channel|>"
 _CLOSED_LATELY = 200
 
