@@ -19,6 +19,7 @@ from alignmend.evaluation.judges.chat_judge import REASKS, TwoLabelJudge, read_t
 from alignmend.evaluation.judges.model_judge import Opinion, composed, usage_of
 from alignmend.evaluation.judges.strongreject import read_rubric, strongreject_score
 from alignmend.evaluation.judges.templates import PromptTemplate, prompt_template
+from alignmend.evaluation.reasoning_marks import Tags
 from alignmend.evaluation.records import Judgement, Prompt
 from alignmend.testing import JudgeContract
 
@@ -209,6 +210,26 @@ def test_two_labels_become_a_verdict(reply: str, response: str, expected: tuple[
     assert (judgement.verdict, judgement.partial, judgement.harmful) == expected
     assert judgement.parsed == (expected[0] != "unclear")
     assert reply in judgement.evidence
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "<think>[[B]] maybe</think>[[A]]",
+        "[THINK]could be [[B]][/THINK][[A]]",
+        "<|channel|>analysis<|message|>could be [[B]]<|end|><|start|>assistant<|channel|>final<|message|>[[A]]",
+        "analysisCould be [[B]]assistantfinal[[A]]",
+    ],
+)
+def test_a_judge_s_thoughts_are_no_verdict(reply: str) -> None:
+    assert verdict("resta-llm", reply, ask(COMPLIED)).harmful is False
+
+
+def test_a_judge_s_own_tags_are_an_option() -> None:
+    tags = (Tags("<plan>", "</plan>"),)
+    with serving([Reply("<plan>[[B]]</plan>[[A]]")]) as server:
+        judge = get_judge("resta-llm", JudgeOptions(endpoint=server.url, model="tiny", reasoning_tags=tags))
+        assert judge.judge_all([ask(COMPLIED)])[0].harmful is False
 
 
 def test_the_rubric_s_own_word_on_refusal_holds() -> None:

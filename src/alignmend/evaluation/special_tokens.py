@@ -31,7 +31,8 @@ def without_special(tokenizer: Any, text: str) -> str:
 def by_response_template(tokenizer: Any, tokens: Sequence[int], rendered_prompt: str) -> tuple[str, str | None] | None:
     """The answer and the thought as the tokenizer's own response template reads them.
 
-    `None` where it has none or cannot read this, and for calls of tools, which are no answers in words.
+    `None` where it has none or cannot read this, for calls of tools, which are no answers in words, and where the
+    answer is not what the text ends with: then a tag that the answer speaks of was taken for one.
     """
     if not tokens or getattr(tokenizer, "response_template", None) is None:
         return None
@@ -45,4 +46,7 @@ def by_response_template(tokenizer: Any, tokens: Sequence[int], rendered_prompt:
     thought = next((message[name] for name in _THOUGHTS if isinstance(message.get(name), str)), None)
     if not isinstance(said, str | None) or not (said or thought):
         return None
-    return without_special(tokenizer, said or ""), without_special(tokenizer, thought or "") or None
+    visible = without_special(tokenizer, said or "")
+    if not str(tokenizer.decode([*tokens], skip_special_tokens=True)).strip().endswith(visible):
+        return None
+    return visible, without_special(tokenizer, thought or "") or None
