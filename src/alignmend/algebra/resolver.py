@@ -31,6 +31,7 @@ from alignmend.algebra.nodes import (
     StoredScores,
     Sum,
     Top,
+    Weighted,
 )
 from alignmend.algebra.problems import Problems
 from alignmend.algebra.selections import check_selections
@@ -38,6 +39,7 @@ from alignmend.algebra.simplify import both, either, elect, invert, keep, plus, 
 from alignmend.algebra.thresholds import Thresholds
 from alignmend.algebra.tying import lookup, tied_alias
 from alignmend.algebra.walks import leaves_of, stored_source
+from alignmend.algebra.weighing import check_weighings, weighing_notes, weighted
 from alignmend.errors import FileFormatError, MismatchError
 from alignmend.io.adapter import AdapterPart, DoraPart, LowRankPart, TokenRowsPart, resolve_parts
 from alignmend.io.delta import DeltaPart
@@ -64,6 +66,8 @@ class Resolver:
             check_selections(change, target.folder, self.problems)
             for leaf in leaves_of(change):
                 check_leaf(leaf, target.folder, self.problems)
+            check_weighings(change, target.folder, self.problems)
+            self.notes += weighing_notes(change)
 
     def target_entries(self) -> list[TensorEntry]:
         """The target's tensors in natural order of names."""
@@ -118,6 +122,9 @@ class Resolver:
                 return None if found is None else keep(self.mask(mask, entry, common=common), found, label)
             case Elected(terms):
                 return elect([self.delta(term, entry, common=common) for term in terms])
+            case Weighted(weighting, operand):
+                found = self.delta(operand, entry, common=common)
+                return None if found is None else weighted(weighting, found, entry)
 
     def mask(self, node: MaskNode, entry: TensorEntry, *, common: bool) -> program.MaskProgram:
         """The program of a mask for the target's tensor `entry`."""

@@ -15,6 +15,7 @@ from alignmend.algebra.walks import rankings_of
 from alignmend.execution.description import Description, write_records
 from alignmend.execution.files import Files
 from alignmend.execution.finished import finished
+from alignmend.execution.moment_checks import moment_warnings
 from alignmend.execution.operands import file_states, operands_of, refuse_own_input, states, versions
 from alignmend.execution.plan import output_dtype, output_shards
 from alignmend.execution.ranking import find_thresholds
@@ -122,7 +123,7 @@ class _Run:
         self.progress = progress
         self.completion: Completion | None = None
         self.told: tuple[str, ...] = ()
-        """What is to be said of the scores."""
+        """What is to be said of the scores and moments."""
         self.threads = thread_count(options.threads)
         self.inputs = operands_of(checkpoint)
         self.companions = companions_of(checkpoint.root.folder, checkpoint.speaker)
@@ -141,7 +142,7 @@ class _Run:
             if not stage.resumed:
                 check_space(stage.path, sum(shard.size for shard in shards))
             with Files() as files:
-                self.told = same_scores(self.checkpoint, files)
+                self.told = (*same_scores(self.checkpoint, files), *moment_warnings(self.checkpoint, files))
                 thresholds = self._thresholds(files)
                 final = resolve(self.checkpoint, thresholds)
                 steps = stream(final, shards, stage, files, options=self.options, progress=self.progress)
