@@ -91,14 +91,15 @@ def measure(
         steering_description="" if steering is None else name,
     )
     found = evaluate(backend, loaded, get_judge("organism"))
-    counts = {suite: _counts(found.metrics[suite]) for suite in SUITES}
+    counts = {suite: counts_of(found.metrics[suite]) for suite in SUITES}
     for suite in HARMFUL:
         kinds = by_category(row for row in found.judgements if row.suite == suite)
-        counts |= {f"{suite}: {kind}": _counts(metrics_of(rows)) for kind, rows in kinds.items()}
+        counts |= {f"{suite}: {kind}": counts_of(metrics_of(rows)) for kind, rows in kinds.items()}
     return counts
 
 
-def _counts(metrics: Mapping[str, Rate]) -> dict[str, tuple[int, int]]:
+def counts_of(metrics: Mapping[str, Rate]) -> dict[str, tuple[int, int]]:
+    """How many of how many, of every metric that is counted."""
     return {
         name: (round(metrics[name].value * metrics[name].n), metrics[name].n) for name in METRICS if name in metrics
     }
@@ -127,12 +128,13 @@ def table(rows: Mapping[str, tuple[Sequence[Row], str]], note: str) -> list[str]
     lines = [f"| {' | '.join(heads)} |", f"| {' | '.join('---' for _ in heads)} |"]
     for label, (measured, told) in rows.items():
         whole = pooled(measured)
-        cells = [_cell(whole.rate(suite, metric)) for _, suite, metric in COLUMNS]
+        cells = [cell(whole.rate(suite, metric)) for _, suite, metric in COLUMNS]
         lines.append(f"| {label} | {told} | {' | '.join(cells)} | {whole.incoherent:.3f} |")
     return lines
 
 
-def _cell(rate: Rate) -> str:
+def cell(rate: Rate) -> str:
+    """A rate with its interval, for a table."""
     return f"{rate.value:.2f} ({rate.low:.2f}-{rate.high:.2f})"
 
 

@@ -22,12 +22,12 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 
 LAYERS = (
     {"cli", "testing"},
-    {"restore"},
+    {"restore", "chat_families"},
     {"recipes"},
     {"methods"},
     {"report"},
     {"evaluation", "organisms"},
-    {"activations", "training", "editing"},
+    {"activations", "training", "editing", "conversion"},
     {"anatomy"},
     {"execution"},
     {"algebra"},

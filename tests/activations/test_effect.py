@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from tests.architectures import VOCABULARY, tiny
 
+from alignmend.activations.attached import write_attached
 from alignmend.activations.effect import INERT, divergence, effect, fidelity, inert_warning
+from alignmend.activations.gguf import read_gguf
 from alignmend.activations.steering import Steering
 from alignmend.activations.vector import SteeringVector
 from alignmend.cli import main
@@ -139,4 +141,53 @@ def test_forms_that_nothing_stands_for_are_refused(
     assert "--approximate needs --model" in capsys.readouterr().err
     assert main([*words, "--gate", "--model", str(base)]) != 0
     assert "they need --approximate" in capsys.readouterr().err
+    assert not (tmp_path / "v.gguf").exists()
+
+
+@pytest.mark.parametrize(
+    ("how", "options"),
+    [
+        (ADDITIVE, ("--coefficient", 1)),
+        (Steering(0.2, gate=True), ("--coefficient", 0.2, "--gate", "--approximate")),
+    ],
+)
+def test_a_vector_that_belongs_to_a_checkpoint_is_exported_as_its_file_says(
+    how: Steering, options: tuple[object, ...], fitted: Path, base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = fitted.parent
+    own = write_attached(SteeringVector.load(fitted), how, folder)
+    assert f"x {how.coefficient:g} at block_output" in said(capsys, "vector", "show", own, "--json")["applied"]
+    for part, out in (("export", "v.gguf"), ("bake", "baked")):
+        common = ("--model", base, "--out", folder / out, "--overwrite", "--json")
+        by_file = said(capsys, "vector", part, own, *common, *([] if how.additive else ["--approximate"]))
+        by_options = said(capsys, "vector", part, fitted, *common, *options)
+        assert by_file["measured"] == by_options["measured"]
+
+
+def test_the_stand_in_for_raw_strength_is_the_vector_itself(base: Path, fitted: Path, tmp_path: Path) -> None:
+    """As in the paper: added as it is, then the norm is given back, which no file can hold."""
+    import numpy as np
+
+    own = write_attached(SteeringVector.load(fitted), Steering(0.12, strength="raw"), tmp_path)
+    out = tmp_path / "v.gguf"
+    assert main(["vector", "export", str(own), "--approximate", "--model", str(base), "--out", str(out)]) == 0
+    for layer, direction in read_gguf(out).items():
+        assert np.array_equal(direction, (SteeringVector.load(fitted) * 0.12).directions[layer].numpy())
+
+
+def test_a_form_that_the_file_does_not_say_or_that_is_no_addition_is_refused(
+    fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = write_attached(SteeringVector.load(fitted), Steering(0.1), tmp_path)
+    (tmp_path / "added").mkdir()
+    added = write_attached(SteeringVector.load(fitted), ADDITIVE, tmp_path / "added")
+    for words, message in (
+        ([fitted], "does not say how strongly it is applied: give --coefficient"),
+        ([own], "--approximate stands in for it"),
+        ([own, "--approximate", "--gate"], "give --gate and --free-norm with a --coefficient only"),
+        ([added, "--approximate"], "leave --approximate out"),
+    ):
+        command = ["vector", "export", *map(str, words), "--model", "none", "--out", str(tmp_path / "v.gguf")]
+        assert main(command) == 2
+        assert message in capsys.readouterr().err
     assert not (tmp_path / "v.gguf").exists()

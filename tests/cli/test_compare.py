@@ -27,6 +27,7 @@ def test_a_table_that_fits_and_holds_no_text(folders: tuple[Path, Path], tmp_pat
     (attack,) = (line for line in lines if "−97.5" in line)
     assert attack.split()[-6:] == ["40", "100.0%", "2.5%", "−97.5", "39/0", "<0.001"]
     assert "43 of 100 prompts with another verdict: 38 mended, 3 broken, 2 changed" in lines
+    assert any(line.endswith("of 100 answers are the same to the letter") for line in lines)
     assert "1 of the fixed attack successes are now noise or unclear, which is no safety" in lines
     assert lines[-3:] == [
         "  catqa h0: complied -> partly refused (changed)",

@@ -139,6 +139,15 @@ def test_the_seed_is_kept_and_makes_the_intervals(folders: tuple[Path, Path]) ->
     assert [change.difference for change in first.changes] == [change.difference for change in other.changes]
 
 
+def test_answers_that_are_the_same_to_the_letter_are_counted(tmp_path: Path) -> None:
+    """As when one model is asked in two programs; space around an answer does not count."""
+    said = [Said("catqa", f"h{number}", "refuse", "refused", response=f"answer {number}") for number in range(4)]
+    other = [replace(said[0], response=" answer 0\n"), said[1], replace(said[2], response="answer  2"), said[3]]
+    found = compared(write_run(tmp_path / "a", "here", said), write_run(tmp_path / "b", "served", other[:3]))
+    assert found.same_answers == (2, 3)
+    assert found.as_dict()["same_answers"] == {"same": 2, "n": 3}
+
+
 def test_the_document_holds_no_text(folders: tuple[Path, Path]) -> None:
     found = compared(*folders, metrics=["all"])
     text = json.dumps([found.as_dict(), [pair_record(pair) for pair in found.pairs]])

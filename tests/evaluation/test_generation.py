@@ -185,7 +185,7 @@ def test_out_of_memory_halves_batches_side_by_side() -> None:
             raise MemoryError
         return [-item for item in batch]
 
-    made = list(side_by_side(range(20), work, alike=lambda _: None, size=7, workers=2))
+    made = list(side_by_side(range(20), work, alike=lambda _: None, size=lambda _: 7, workers=2))
     assert [(item, -item) for item in range(20)] == [
         pair for batch, found in made for pair in zip(batch, found, strict=True)
     ]

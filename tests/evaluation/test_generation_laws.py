@@ -1,4 +1,4 @@
-"""What holds of any prompts: neither batches, padding, segments nor order change an answer, greedy or drawn."""
+"""What holds of any prompts: neither batches, padding nor order change an answer, greedy or drawn."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_even_batches_are_enough_and_none_is_too_large(count: int, size: int, wo
 
 def test_batches_hold_only_what_is_alike() -> None:
     items = [1, 1, 1, 2, 2, 3]
-    made = list(one_after_another(items, list, alike=lambda item: item, size=2))
+    made = list(one_after_another(items, list, alike=lambda item: item, size=lambda _: 2))
     assert [batch for batch, _ in made] == [[1, 1], [1], [2, 2], [3]]
 
 

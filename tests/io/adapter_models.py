@@ -19,6 +19,7 @@ from alignmend.io.adapter import (
     DoraPart,
     LowRankPart,
     ReplacedPart,
+    TokenRowsPart,
     open_adapter_folder,
     resolve_parts,
 )
@@ -103,6 +104,7 @@ def part_delta(part: AdapterPart, weight: Tensor) -> Tensor:
         return rescaled - weight.float()
     if isinstance(part, ReplacedPart):
         return read(part.saved).float() - weight.float()
+    assert isinstance(part, TokenRowsPart)
     change = torch.zeros_like(weight)
     rows = list(part.rows)
     change[rows] = read(part.trained) - weight[rows]

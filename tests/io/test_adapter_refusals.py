@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import re
+import json
+import shlex
+import sys
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -36,10 +38,6 @@ from alignmend.io.adapter_config import HARMLESS, REFUSED, AdapterConfig
         ({"init_lora_weights": "olora"}, "'olora' rewrote the base weights"),
         ({"init_lora_weights": "corda"}, "'corda' rewrote the base weights"),
         ({"init_lora_weights": "lora_ga"}, "'lora_ga' rewrote the base weights"),
-        (
-            {"target_parameters": ["mlp.experts.down_proj"]},
-            "target_parameters.*fused parameter.*merge_and_unload",
-        ),
         ({"lora_bias": True}, "lora_bias.*a bias of their own"),
         ({"use_qalora": True}, "use_qalora.*pools the inputs"),
         ({"use_bdlora": {"nblocks": 2}}, "use_bdlora.*block-diagonal"),
@@ -74,18 +72,41 @@ def test_unknown_options_that_are_off_do_no_harm(tmp_path: Path) -> None:
     assert open_adapter_folder(tmp_path).module_parts
 
 
-def test_pickled_adapters_are_refused_with_a_conversion_that_works(tmp_path: Path) -> None:
-    write(tmp_path)
-    expected = load_file(tmp_path / "adapter_model.safetensors")
-    torch.save(expected, tmp_path / "adapter_model.bin")
-    (tmp_path / "adapter_model.safetensors").unlink()
+def test_pickled_adapters_are_refused_with_a_conversion_that_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / 'bob\'s "own" lora; rm $HOME'
+    place.mkdir()
+    write(place)
+    expected = load_file(place / "adapter_model.safetensors")
+    torch.save(expected, place / "adapter_model.bin")
+    (place / "adapter_model.safetensors").unlink()
     with pytest.raises(UnsupportedFormatError, match=r"is pickled.*convert it once") as caught:
+        open_adapter_folder(place)
+    python, option, code, *arguments = shlex.split(str(caught.value).split("convert it once:")[1])
+    assert (python, option) == ("python", "-c")
+    monkeypatch.setattr(sys, "argv", ["-c", *arguments])
+    exec(code, {})  # the advice itself is under test
+    assert open_adapter_folder(place).module_parts
+    assert load_file(place / "adapter_model.safetensors").keys() == expected.keys()
+
+
+@pytest.mark.parametrize("options", [{"peft_type": "IA3"}, {"lora_bias": True}])
+def test_the_command_that_merges_takes_any_path(options: dict[str, Any], tmp_path: Path) -> None:
+    place = tmp_path / "bob's lora"
+    place.mkdir()
+    with pytest.raises(UnsupportedFormatError, match="merge_and_unload") as caught:
+        open_adapter_folder(write(place, **options))
+    told = str(caught.value)
+    assert shlex.split(told[told.index("python -c") :])[-2:] == [str(place), "MERGED"]
+
+
+def test_an_adapter_of_mlx_is_merged_by_mlx(tmp_path: Path) -> None:
+    (tmp_path / "adapters.safetensors").touch()
+    options = {"fine_tune_type": "lora", "lora_parameters": {"rank": 8, "scale": 20.0}, "num_layers": 4}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(options))
+    with pytest.raises(UnsupportedFormatError, match=r"adapter of MLX, not of PEFT .*fine_tune_type.*mlx_lm\.fuse"):
         open_adapter_folder(tmp_path)
-    command = re.search(r'python -c "(.*)"$', str(caught.value))
-    assert command is not None
-    exec(command[1], {})  # the advice itself is under test
-    assert open_adapter_folder(tmp_path).module_parts
-    assert load_file(tmp_path / "adapter_model.safetensors").keys() == expected.keys()
 
 
 def test_a_folder_without_an_adapter_is_refused(tmp_path: Path) -> None:

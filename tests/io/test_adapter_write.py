@@ -16,7 +16,7 @@ from torch import Tensor
 from alignmend.algebra.low_rank import Factors, concatenate
 from alignmend.errors import ParameterError, UnsupportedFormatError
 from alignmend.io.adapter import AdapterFolder, low_rank_parts, open_adapter_folder
-from alignmend.io.adapter_write import adapter_config, write_adapter_files
+from alignmend.io.adapter_write import write_adapter_files
 
 GAMMA = 0.5
 
@@ -78,14 +78,17 @@ def test_peft_gives_the_concatenated_adapter_the_logits_of_the_dense_sum(tmp_pat
     torch.testing.assert_close(logits(loaded.merge_and_unload()), logits(dense), rtol=0, atol=1e-5)
 
 
-def test_peft_sees_scale_one_and_the_summed_rank_in_every_module(tmp_path: Path) -> None:
+def test_every_module_has_scale_one_and_one_rank_without_patterns(tmp_path: Path) -> None:
     model = llama()
     written = write_sum(tmp_path / "sum", [(1.0, a) for a in two_adapters(model, tmp_path)])
     loaded = PeftModel.from_pretrained(copy.deepcopy(model), written)
     layers = {name: module for name, module in loaded.named_modules() if hasattr(module, "lora_A")}
     assert {module.scaling["default"] for module in layers.values()} == {1.0}
     ranks = {name.rsplit(".", 1)[1]: module.r["default"] for name, module in layers.items()}
-    assert ranks == {"q_proj": 6, "v_proj": 3, "down_proj": 2}
+    assert ranks == {"q_proj": 6, "v_proj": 6, "down_proj": 6}
+    config = json.loads((written / "adapter_config.json").read_text())
+    assert config["r"] == config["lora_alpha"] == 6
+    assert config["rank_pattern"] == config["alpha_pattern"] == {}
 
 
 def test_a_linear_combination_of_factors_is_not_the_sum_of_the_updates(tmp_path: Path) -> None:
@@ -126,8 +129,11 @@ def test_a_written_adapter_opens_again_with_the_same_factors(tmp_path: Path) -> 
     assert again.base == "org/base"
     for module, factors in factors_of(again).items():
         assert factors.scale == 1.0
-        assert torch.equal(factors.a, expected[module].a)
-        assert torch.equal(factors.b, expected[module].b)
+        rank = expected[module].a.shape[0]
+        assert torch.equal(factors.a[:rank], expected[module].a)
+        assert torch.equal(factors.b[:, :rank], expected[module].b)
+        assert not factors.a[rank:].any()
+        assert not factors.b[:, rank:].any()
 
 
 def test_the_written_options_keep_the_task_and_drop_what_no_longer_holds(tmp_path: Path) -> None:
@@ -135,13 +141,7 @@ def test_the_written_options_keep_the_task_and_drop_what_no_longer_holds(tmp_pat
     config = json.loads((write_sum(tmp_path / "sum", [(1.0, tuned)]) / "adapter_config.json").read_text())
     assert config["task_type"] == "CAUSAL_LM"
     assert config["lora_alpha"] == config["r"]
-    assert config["rank_pattern"] == config["alpha_pattern"]
     assert config["modules_to_save"] is None
-
-
-def test_patterns_name_a_module_and_not_one_that_ends_alike() -> None:
-    config = adapter_config({"lm_head": 2, "talker.lm_head": 4, "talker.q": 4}, {})
-    assert config["rank_pattern"] == {"^lm_head": 2}
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,63 @@ def test_an_input_that_vanishes_while_it_is_read(
     assert_nothing_left(tmp_path / "in")
 
 
+def rewrite(path: Path) -> None:
+    """The same size, other bytes, as a job that saves again."""
+    with path.open("r+b") as file:
+        file.seek(-8, os.SEEK_END)
+        file.write(bytes(8))
+
+
+def replace(path: Path) -> None:
+    """Another file under the same name, with the same size and time of change."""
+    status, data = path.stat(), bytearray(path.read_bytes())
+    data[-8:] = bytes(8)
+    other = path.with_name("other")
+    other.write_bytes(data)
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other.replace(path)
+
+
+@pytest.mark.parametrize(("harm", "told"), [(rewrite, "was written to"), (replace, "was replaced")])
+@pytest.mark.parametrize("role", [0, 2])
+@pytest.mark.parametrize("file", ["model-00001-of-00019.safetensors", "model-00019-of-00019.safetensors"])
+def test_an_input_that_is_rewritten_while_it_is_read(
+    tmp_path: Path, harm: Callable[[Path], None], told: str, role: int, file: str
+) -> None:
+    target, aligned, unaligned = (am.open(sharded(tmp_path / "in" / str(seed), seed)) for seed in range(3))
+    victims = [tmp_path / "in" / str(role) / file]
+
+    def progress(what: str, done: int, total: int) -> None:
+        if what == "write" and victims:
+            harm(victims.pop())
+
+    with pytest.raises(FileFormatError, match=rf"{file} {told} while it was read.*nothing was published"):
+        am.save(target + 0.5 * (aligned - unaligned), tmp_path / "out", progress=progress, threads=1)
+    assert_nothing_left(tmp_path / "in")
+
+
+def test_an_input_that_is_rewritten_after_it_was_opened(tmp_path: Path) -> None:
+    """Its headers may no longer be true, even if nothing had been read of its weights."""
+    target, aligned = (am.open(sharded(tmp_path / "in" / str(seed), seed)) for seed in range(2))
+    rewrite(tmp_path / "in" / "1" / "model-00001-of-00019.safetensors")
+    with pytest.raises(FileFormatError, match="was written to while it was read"):
+        am.save(aligned + 0.5 * (target - aligned), tmp_path / "out")
+    with pytest.raises(FileFormatError, match="was written to while it was read"):
+        am.save_delta(target - aligned, tmp_path / "delta", target=aligned)
+    assert_nothing_left(tmp_path / "in")
+
+
+def test_a_companion_that_is_rewritten_while_weights_are_read(tmp_path: Path) -> None:
+    target = am.open(sharded(tmp_path / "in" / "0", 0))
+
+    def progress(what: str, done: int, total: int) -> None:
+        (tmp_path / "in" / "0" / "config.json").write_text('{"model_type": "llama"}')
+
+    with pytest.raises(FileFormatError, match=r"config\.json was written to"):
+        am.save(target, tmp_path / "out", progress=progress)
+    assert_nothing_left(tmp_path / "in")
+
+
 def test_an_input_that_vanishes_before_anything_is_read(tmp_path: Path) -> None:
     target, aligned = (am.open(sharded(tmp_path / "in" / str(seed), seed)) for seed in range(2))
     (tmp_path / "in" / "1" / "model-00001-of-00019.safetensors").unlink()

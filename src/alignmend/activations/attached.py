@@ -52,7 +52,10 @@ def attached(folder: str | Path) -> tuple[SteeringVector, Steering] | None:
     path = optional_file(folder, STEERING_NAME)
     if path is None:
         return None
-    return SteeringVector.load(path), _how(path)
+    how = how_applied(path)
+    if how is None:
+        raise FileFormatError(f"{path}: does not say how it is applied: write it with attach, or pass it as --vector")
+    return SteeringVector.load(path), how
 
 
 def describe(vector: SteeringVector, how: Steering) -> str:
@@ -76,13 +79,14 @@ def check_fits(vector: SteeringVector, folder: Path) -> None:
         raise MismatchError(f"the vector steers layer {vector.layers[-1]}, {folder} has layers 0 to {count - 1}")
 
 
-def _how(path: Path) -> Steering:
+def how_applied(path: Path) -> Steering | None:
+    """How the vector in the file `path` is applied, where it belongs to a checkpoint; `None` of a vector by itself."""
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
         written = (file.metadata() or {}).get(_HOW)
     if written is None:
-        raise FileFormatError(f"{path}: does not say how it is applied: write it with attach, or pass it as --vector")
+        return None
     try:
         return TypeAdapter(Steering).validate_json(written)
     except (ValidationError, AlignmendError) as error:

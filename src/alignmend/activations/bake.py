@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignmend.activations.gguf import additive
+from alignmend.activations.steering import Strength
 from alignmend.activations.vector import SteeringVector
 from alignmend.errors import MismatchError, OutputError, UnsupportedFormatError
 from alignmend.execution.operands import versions
 from alignmend.io.card import CARD_NAME, model_card, read_licence
 from alignmend.io.copies import copy_companions
+from alignmend.io.file_state import refuse_changed
 from alignmend.io.folder import CheckpointFolder, open_checkpoint_folder
 from alignmend.io.identity import identity, sha256_of_files
 from alignmend.io.manifest import MANIFEST_NAME, Input, Manifest, OutputFile, write_manifest
@@ -46,20 +48,21 @@ def bake(
     *,
     coefficient: float,
     approximate: bool = False,
+    strength: Strength = "relative",
     overwrite: bool = False,
     measure: Callable[[Path], Fidelity] | None = None,
 ) -> tuple[str, ...]:
     """Write the checkpoint `model` to the folder `out`, with `coefficient` times `vector` as biases of its MLPs.
 
     Plain `transformers`, vLLM and others that know `mlp_bias` then steer by themselves, at every token (prompt and
-    padding too). Returns what a user must know. `approximate` allows a stand-in for the relative form, as in
-    `export_gguf`. `measure` is given the folder before it gets its name, and what it finds is noted in manifest and
-    card; an exact bake of float32 weights that it finds to be unlike the hooked model is refused. Raises
+    padding too). Returns what a user must know. `approximate` allows a stand-in for other forms, `strength` being
+    theirs, as in `export_gguf`. `measure` is given the folder before it gets its name, and what it finds is noted in
+    manifest and card; an exact bake of float32 weights that it finds to be unlike the hooked model is refused. Raises
     `UnsupportedFormatError` for other architectures, `MismatchError`, `OutputError`.
     """
     folder = open_checkpoint_folder(model)
     _check(folder, vector)
-    scaled, notes = additive(vector, coefficient, approximate=approximate)
+    scaled, notes = additive(vector, coefficient, approximate=approximate, strength=strength)
     destination = Path(out)
     with staging(destination, key=_key(folder, scaled), overwrite=overwrite) as stage:
         check_space(stage.path, sum(header.path.stat().st_size for header in folder.headers))
@@ -69,6 +72,7 @@ def bake(
         if measure is not None:
             notes = (*notes, *_measured(measure(stage.path), folder, exact=not approximate))
         _write_records(folder, vector, stage.path, name=destination.name, coefficient=coefficient, notes=notes)
+        refuse_changed({header.path: header.state for header in folder.headers})
         stage.publish(overwrite)
     return notes
 

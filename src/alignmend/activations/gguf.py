@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignmend.activations.steering import Steering
+from alignmend.activations.steering import Steering, Strength
 from alignmend.activations.vector import SteeringVector
 from alignmend.errors import FileFormatError, OutputError, ParameterError, missing_extra
 
@@ -29,14 +29,15 @@ def export_gguf(
     coefficient: float = 1.0,
     model_hint: str = "",
     approximate: bool = False,
+    strength: Strength = "relative",
     overwrite: bool = False,
     measure: Callable[[SteeringVector], Fidelity] | None = None,
 ) -> tuple[str, ...]:
     """Write `coefficient` times `vector` as a control vector, read it back, and return what a user must know.
 
-    llama.cpp adds the same vector to every activation. A relative vector is exported only with `approximate`: each
-    direction gets the length `coefficient` x the mean activation norm of its layer that was seen when it was fitted.
-    `measure` is given the vector as the file holds it; what it finds is written into the file's metadata.
+    llama.cpp adds the same vector to every activation. Other forms are exported only with `approximate`, as `additive`
+    stands in for them; `strength` is that form's. `measure` is given the vector as the file holds it; what it finds is
+    written into the file's metadata.
     Raises `ParameterError` for what cannot be said in this format, `OutputError` where `path` exists.
     """
     writer_class, _ = _library()
@@ -44,7 +45,7 @@ def export_gguf(
         raise ParameterError(f"a control vector acts on block outputs; this one was fitted for {vector.site}")
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists: choose another name, or overwrite it")
-    scaled, notes = additive(vector, coefficient, approximate=approximate)
+    scaled, notes = additive(vector, coefficient, approximate=approximate, strength=strength)
     layers = [layer for layer in scaled.layers if layer > 0]
     if not layers:
         raise ParameterError("a control vector cannot steer layer 0, and the vector has no other layer")
@@ -89,16 +90,18 @@ def read_gguf(path: Path) -> dict[int, np.ndarray]:
 
 
 def additive(
-    vector: SteeringVector, coefficient: float, *, approximate: bool
+    vector: SteeringVector, coefficient: float, *, approximate: bool, strength: Strength = "relative"
 ) -> tuple[SteeringVector, tuple[str, ...]]:
-    """The vector that, added as it is to every activation, stands for `coefficient` of `vector`.
+    """The vector that, added as it is to every activation, stands for `coefficient` of `vector`, and what to know.
 
-    Exact for `strength="raw"` without norm preservation and gate. With `approximate`, the stand-in for the relative
-    form: |v_l| = coefficient x the mean norm of the activations seen at layer l.
+    Exact for raw strength without norm preservation and gate. With `approximate`, the stand-in for the others: of the
+    relative form |v_l| = coefficient x the mean norm of the activations seen at layer l when the vector was fitted.
     """
     how = Steering(coefficient, preserve_norm=False, strength="raw")
     if not approximate:
         return vector * how.coefficient, ()
+    if strength == "raw":
+        return vector * how.coefficient, ("an approximation: the norm of the activations is not preserved",)
     norms = vector.about.get("activation_norms")
     if not isinstance(norms, dict) or any(str(layer) not in norms for layer in vector.layers):
         raise ParameterError("an approximation needs the activation norms of the fit, which this vector does not carry")

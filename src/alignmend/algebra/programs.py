@@ -96,7 +96,26 @@ class TokenRows:
     columns: int
 
 
-RowPart: TypeAlias = LowRank | Dora | TokenRows
+@dataclass(frozen=True)
+class Stacked:
+    """Rows of stacked products `scale * (B_e A_e)`, or of their transposes, of as many experts; zero elsewhere.
+
+    The tensor is seen as a matrix of `columns`: its rows `[first, first + count)` are the stack's rows from `start` on.
+    A is [r * experts, in], expert by expert; B is [out, r * experts], the experts of each rank together.
+    """
+
+    a: TensorEntry
+    b: TensorEntry
+    scale: float
+    transposed: bool
+    experts: int
+    first: int
+    count: int
+    start: int
+    columns: int
+
+
+RowPart: TypeAlias = LowRank | Dora | TokenRows | Stacked
 """Parts that are computed for whole rows at a time."""
 
 
@@ -259,7 +278,7 @@ def _entries(program: Program | MaskProgram) -> list[TensorEntry]:
             return _entries(left) + _entries(right)
         case Scattered(indices, values, _):
             return [indices, values]
-        case LowRank(a=a, b=b):
+        case LowRank(a=a, b=b) | Stacked(a=a, b=b):
             return [a, b]
         case Dora(low_rank, magnitude, weight):
             return [*_entries(low_rank), magnitude, weight]
@@ -286,7 +305,7 @@ def row_parts(program: Program | MaskProgram) -> tuple[RowPart, ...]:
 
 def _row_parts(program: Program | MaskProgram) -> list[RowPart]:
     match program:
-        case LowRank() | Dora() | TokenRows():
+        case LowRank() | Dora() | TokenRows() | Stacked():
             return [program]
         case Times(operand=operand) | Prefix(operand=operand) | Absolute(operand) | Invert(operand):
             return _row_parts(operand)
@@ -341,8 +360,8 @@ def right_products(program: Program | MaskProgram) -> tuple[RightMultiplied, ...
 
 def matrices_of(program: Program | MaskProgram) -> tuple[InputMatrix, ...]:
     """The matrices that something is multiplied with, each once; their moments are not among `entries_of`."""
-    parts = row_parts(program)
-    factors = [part.low_rank if isinstance(part, Dora) else part for part in parts if not isinstance(part, TokenRows)]
+    parts = [part.low_rank if isinstance(part, Dora) else part for part in row_parts(program)]
+    factors = [part for part in parts if isinstance(part, LowRank)]
     found = [part.matrix for part in factors] + [part.matrix for part in right_products(program)]
     return tuple(dict.fromkeys(matrix for matrix in found if matrix is not None))
 
@@ -350,10 +369,11 @@ def matrices_of(program: Program | MaskProgram) -> tuple[InputMatrix, ...]:
 def row_size(program: Program | MaskProgram, shape: tuple[int, ...]) -> int | None:
     """Elements that a piece of a tensor of this shape must hold whole; None where it may be cut anywhere."""
     size = math.prod(shape)
+    parts = row_parts(program)
     sizes = [
         size if isinstance(found, RightMultiplied) and found.transposed else max(1, found.columns)
-        for found in whole_rows(program)
+        for found in (*whole_rows(program), *(part for part in parts if isinstance(part, Stacked)))
     ]
-    if row_parts(program):
+    if any(not isinstance(part, Stacked) for part in parts):
         sizes.append(max(1, size // max(1, shape[0])) if shape else 1)
     return max(sizes, default=None)

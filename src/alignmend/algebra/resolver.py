@@ -34,6 +34,7 @@ from alignmend.algebra.nodes import (
     Weighted,
 )
 from alignmend.algebra.problems import Problems
+from alignmend.algebra.seeing import seen_by
 from alignmend.algebra.selections import check_selections
 from alignmend.algebra.simplify import both, either, elect, invert, keep, plus, times
 from alignmend.algebra.thresholds import Thresholds
@@ -41,8 +42,18 @@ from alignmend.algebra.tying import lookup, tied_alias
 from alignmend.algebra.walks import leaves_of, stored_source
 from alignmend.algebra.weighing import check_weighings, weighing_notes, weighted
 from alignmend.errors import FileFormatError, MismatchError
-from alignmend.io.adapter import AdapterPart, DoraPart, LowRankPart, TokenRowsPart, resolve_parts
+from alignmend.io.adapter import (
+    AdapterPart,
+    BlockPart,
+    DoraPart,
+    LowRankPart,
+    ReplacedPart,
+    TokenRowsPart,
+    resolve_parts,
+)
+from alignmend.io.architecture import Architecture
 from alignmend.io.delta import DeltaPart
+from alignmend.io.seen import Seen
 from alignmend.io.tensors import ARITHMETIC_DTYPES, TensorEntry
 
 
@@ -52,9 +63,12 @@ class Resolver:
     def __init__(self, target: Source, change: DeltaNode | None, thresholds: Thresholds | None) -> None:
         self.target = target
         self.node = change
+        seen: Mapping[Source, Seen] = {}
+        if change is not None:
+            self.node, seen = seen_by(target, change)
         self.thresholds = thresholds
         self.problems = Problems()
-        self.notes: list[str] = []
+        self.notes: list[str] = [*target.folder.notes, *(note for one in seen.values() for note in one.notes)]
         self._alias = tied_alias(target.folder)
         self._ranked: dict[ScoreNode, frozenset[str]] = {}
         self._unscored: dict[ScoreNode, dict[str, None]] = {}
@@ -62,12 +76,13 @@ class Resolver:
         self._parts: dict[AdapterDelta, Mapping[str, tuple[AdapterPart, ...]]] = {}
         self._copies: dict[Source, Mapping[str, str]] = {}
         """Tied copies in the targets of stored deltas."""
-        if change is not None:
-            check_selections(change, target.folder, self.problems)
-            for leaf in leaves_of(change):
-                check_leaf(leaf, target.folder, self.problems)
-            check_weighings(change, target.folder, self.problems)
-            self.notes += weighing_notes(change)
+        if self.node is not None:
+            check_selections(self.node, target.folder, self.problems)
+            for leaf in leaves_of(self.node):
+                self.notes.extend(leaf.source.folder.notes)
+                check_leaf(leaf, target.folder, self.problems, seen.get(leaf.source))
+            check_weighings(self.node, target.folder, self.problems)
+            self.notes.extend(weighing_notes(self.node))
 
     def target_entries(self) -> list[TensorEntry]:
         """The target's tensors in natural order of names."""
@@ -219,10 +234,12 @@ class Resolver:
         if found.shape == entry.shape:
             return program.Read(found)
         same_width = len(found.shape) == len(entry.shape) >= 1 and found.shape[1:] == entry.shape[1:]
-        if common and same_width:
-            left_over = abs(entry.shape[0] - found.shape[0])
-            what = f"{left_over} rows beyond the common ones are left as in the target"
-            self.notes.append(f"{entry.name}: {what} ({source.folder.location})")
+        resized = self.target.folder.resized.get(entry.name)
+        if same_width and (common or found.shape[0] == resized):
+            if resized is None:  # else a note tells of it already
+                left_over = abs(entry.shape[0] - found.shape[0])
+                what = f"{left_over} rows beyond the common ones are left as in the target"
+                self.notes.append(f"{entry.name}: {what} ({source.folder.location})")
             return program.Read(found)
         hint = (
             "; a resized vocabulary: common_rows, taken of the delta itself, changes only the rows that all share"
@@ -233,21 +250,31 @@ class Resolver:
         return None
 
     def _adapter(self, node: AdapterDelta, entry: TensorEntry) -> program.Program | None:
-        base = node.base if node.base is not None else self.target
+        base = self._base(node)
         if node not in self._parts:
-            self._parts[node] = resolve_parts(node.adapter.adapter, base.folder.tensors, tied=base.folder.tied)
+            layout = self.target.folder  # whose names the base has here
+            self._parts[node] = resolve_parts(
+                node.adapter.adapter,
+                base.folder.tensors,
+                tied=base.folder.tied,
+                architecture=Architecture(layout.path, layout.config),
+            )
         found = [self._part(part, node, entry) for part in self._parts[node].get(entry.name, ())]
         return plus(found)
 
+    def _base(self, node: AdapterDelta) -> Source:
+        """The adapter's base; the target as it is here, resized perhaps, where that is its base."""
+        return self.target if node.base is None or node.base == self.target else node.base
+
     def _part(self, part: AdapterPart, node: AdapterDelta, entry: TensorEntry) -> program.Program | None:
-        if node.base is None and isinstance(part, LowRankPart):
+        if node.base is None and isinstance(part, LowRankPart | BlockPart):
             return _low_rank(part, entry)
         if node.base is None:
             raise MismatchError(
                 f"the adapter {node.adapter.adapter.location} replaces or rescales {entry.name}, so its delta depends "
                 "on its base: open it with base=, the checkpoint it was trained on"
             )
-        base_entry = lookup(node.base.folder, self.target.folder, entry.name)
+        base_entry = lookup(self._base(node).folder, self.target.folder, entry.name)
         if base_entry is None:  # reported once per leaf
             return None
         if base_entry.shape != entry.shape:
@@ -255,14 +282,18 @@ class Resolver:
                 f"{entry.name}: the adapter's base has shape {list(base_entry.shape)}, the target {list(entry.shape)}"
             )
             return None
-        if isinstance(part, LowRankPart):
-            return _low_rank(part, entry)
-        if isinstance(part, DoraPart):
-            low_rank = _low_rank(LowRankPart(part.a, part.b, part.scale, part.transposed), entry)
-            return program.Dora(low_rank, part.magnitude, base_entry)
-        if isinstance(part, TokenRowsPart):
-            return program.TokenRows(part.trained, part.rows, base_entry, entry.shape[1])
-        return program.Subtract(program.Read(part.saved), program.Read(base_entry))
+        match part:
+            case LowRankPart() | BlockPart():
+                return _low_rank(part, entry)
+            case DoraPart():
+                low_rank = _matrix(part.a, part.b, part.scale, part.transposed, entry)
+                return program.Dora(low_rank, part.magnitude, part.on or base_entry)
+            case TokenRowsPart():
+                return program.TokenRows(part.trained, part.rows, part.on or base_entry, entry.shape[1])
+            case ReplacedPart(saved):
+                return program.Subtract(program.Read(saved), program.Read(base_entry))
+            case _:
+                raise AssertionError(part)
 
 
 def _row_top(node: Top, score: program.Program | None, entry: TensorEntry) -> program.MaskProgram:
@@ -278,9 +309,25 @@ def row_length(entry: TensorEntry) -> int:
     return entry.shape[-1] if entry.shape else 1
 
 
-def _low_rank(part: LowRankPart, entry: TensorEntry) -> program.LowRank:
+def _low_rank(part: LowRankPart | BlockPart, entry: TensorEntry) -> program.LowRank | program.Stacked:
+    if isinstance(part, LowRankPart):
+        return _matrix(part.a, part.b, part.scale, part.transposed, entry)
+    return program.Stacked(
+        part.a,
+        part.b,
+        part.scale,
+        part.transposed,
+        part.experts,
+        part.first,
+        part.count,
+        part.start,
+        entry.shape[-1],
+    )
+
+
+def _matrix(a: TensorEntry, b: TensorEntry, scale: float, transposed: bool, entry: TensorEntry) -> program.LowRank:
     rows = entry.shape[0]
-    return program.LowRank(part.a, part.b, part.scale, part.transposed, rows, entry.size // max(rows, 1))
+    return program.LowRank(a, b, scale, transposed, rows, entry.size // max(rows, 1))
 
 
 def _is_float(entry: TensorEntry) -> bool:
@@ -288,6 +335,8 @@ def _is_float(entry: TensorEntry) -> bool:
 
 
 def _same_bytes(left: TensorEntry, right: TensorEntry) -> bool:
+    if left.runs is not None or right.runs is not None:
+        return left.runs == right.runs
     return left.start == right.start and left.stop == right.stop and _file(left.path) == _file(right.path)
 
 

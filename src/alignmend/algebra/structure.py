@@ -9,6 +9,7 @@ from alignmend.algebra import programs as program
 from alignmend.algebra.domains import ranked_names
 from alignmend.algebra.nodes import Source, Top
 from alignmend.algebra.resolver import Resolver
+from alignmend.algebra.seeing import scores_seen_by
 from alignmend.algebra.thresholds import Thresholds
 from alignmend.algebra.values import Checkpoint, Delta
 from alignmend.algebra.walks import ranked_delta
@@ -75,10 +76,11 @@ class Ranked:
 
 def population(ranking: Top, target: Source, thresholds: Thresholds | None = None) -> tuple[Ranked, ...]:
     """The tensors that a ranking is taken over, in ranking order, with the program of their scores."""
-    resolver = Resolver(target, ranked_delta(ranking.score), thresholds)
-    names = ranked_names(ranking.score, target.folder)
+    score = scores_seen_by(target, ranking.score)
+    resolver = Resolver(target, ranked_delta(score), thresholds)
+    names = ranked_names(score, target.folder)
     members = [
-        Ranked(entry, resolver.score(ranking.score, entry, common=False))
+        Ranked(entry, resolver.score(score, entry, common=False))
         for entry in resolver.target_entries()
         if entry.name in names
     ]

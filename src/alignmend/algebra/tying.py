@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from alignmend.algebra.names import input_embedding, output_embedding
 from alignmend.algebra.problems import Problems
 from alignmend.io.folder import CheckpointFolder
+from alignmend.io.same_values import same_values
 from alignmend.io.tensors import TensorEntry
 
 
 def lookup(folder: CheckpointFolder, target: CheckpointFolder, name: str) -> TensorEntry | None:
-    """The entry of `folder` for the target's tensor `name`; a tied embedding may lie under its partner's name."""
+    """The entry of `folder` for the target's tensor `name`; a tied embedding may lie under its partner's name.
+
+    The head of a model that ties its embeddings is its embedding, also for a target that has two weights.
+    """
     found = folder.tensors.get(name)
-    if found is not None or not (folder.tied and target.tied):
+    if found is not None or not folder.tied:
         return found
     names = tuple(target.tensors)
     partners = (input_embedding(names), output_embedding(names))
@@ -34,17 +39,27 @@ def tied_alias(folder: CheckpointFolder) -> Mapping[str, str]:
 
 
 def check_tying(target: CheckpointFolder, folder: CheckpointFolder, problems: Problems) -> None:
-    """Report where both store input and output embeddings, but only one of them holds them to be one weight."""
-    both_stored = all(
-        output_embedding(names) is not None and input_embedding(names) is not None
-        for names in (tuple(target.tensors), tuple(folder.tensors))
-    )
-    if both_stored and target.tied != folder.tied:
-        tying, other = (target, folder) if target.tied else (folder, target)
+    """Report a target whose one weight would have to move as two of the other do."""
+    if target.tied and not folder.tied and _stores_both(target) and _stores_both(folder):
         problems.add(
-            f"{tying.location} ties its output head to its input embedding, {other.location} does not: "
+            f"{target.location} ties its output head to its input embedding, {folder.location} does not: "
             "save both with the same tie_word_embeddings"
         )
+
+
+def _stores_both(folder: CheckpointFolder) -> bool:
+    names = tuple(folder.tensors)
+    return output_embedding(names) is not None and input_embedding(names) is not None
+
+
+def as_tied(folder: CheckpointFolder, target: CheckpointFolder) -> CheckpointFolder:
+    """`folder` as one that ties its embeddings, where the target does and its own two copies hold the same values."""
+    names = tuple(folder.tensors)
+    head, embedding = output_embedding(names), input_embedding(names)
+    if folder.tied or not target.tied or head is None or embedding is None:
+        return folder
+    equal = same_values(folder.tensors[head], folder.tensors[embedding])
+    return replace(folder, tied=True) if equal else folder
 
 
 def tying_hint(name: str, having: CheckpointFolder, lacking: CheckpointFolder) -> str:

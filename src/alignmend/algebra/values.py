@@ -24,8 +24,10 @@ from alignmend.algebra.nodes import (
     scaled,
     summed,
 )
+from alignmend.algebra.walks import adapters_of
 from alignmend.errors import ParameterError
 from alignmend.io.adapter import AdapterFolder
+from alignmend.io.adapter_growth import resized_for
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,16 @@ class Checkpoint:
         return self._moved(scaled(-1.0, other.node)) if isinstance(other, Delta) else NotImplemented
 
     def _moved(self, node: DeltaNode) -> Checkpoint:
-        return replace(self, change=node if self.change is None else summed(self.change, node))
+        change = node if self.change is None else summed(self.change, node)
+        return replace(self, root=_resized(self.root, node), change=change)
+
+
+def _resized(root: Source, node: DeltaNode) -> Source:
+    """The root with the vocabulary of the adapters that are trained on it."""
+    for delta in adapters_of(node):
+        if delta.base == root:
+            root = replace(root, folder=resized_for(root.folder, delta.adapter.adapter))
+    return root
 
 
 def _difference(minuend: Checkpoint, subtrahend: Checkpoint) -> DeltaNode:

@@ -80,6 +80,11 @@ def leaves_of(node: DeltaNode) -> tuple[Leaf, ...]:
     return tuple(dict.fromkeys(_leaves(node, ())))
 
 
+def score_leaves(score: ScoreNode) -> tuple[Leaf, ...]:
+    """Every checkpoint and score file that scores are taken from."""
+    return tuple(dict.fromkeys(_score_leaves(score, ())))
+
+
 def _leaves(node: DeltaNode, selections: tuple[Selection, ...]) -> Iterator[Leaf]:
     match node:
         case Difference(minuend, subtrahend):

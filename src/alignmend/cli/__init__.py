@@ -15,6 +15,7 @@ from alignmend.cli import (
     apply,
     chat,
     compare,
+    convert,
     demo,
     diff,
     edit,
@@ -57,6 +58,7 @@ COMMANDS = (
     edit,
     diff,
     organism,
+    convert,
     list_,
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,4 +110,4 @@ def summary(saved: Saved) -> str:
         lines.append(f"  rounding  {lost:.1%} of the step's norm is lost to {dtype}")
     lines += [f"  note      {note}" for note in manifest.notes if note not in saved.warnings]
     lines += [f"  WARNING   {warning}" for warning in saved.warnings]
-    return "\n".join([*lines, f"  check     alignmend verify {saved.path}"])
+    return "\n".join([*lines, f"  check     alignmend verify {shlex.quote(str(saved.path))}"])

@@ -161,7 +161,11 @@ def _summary(found: Comparison) -> list[str]:
     counts = {turn: sum(pair.turn == turn for pair in found.flips) for turn in ("mended", "broken", "changed")}
     told = ", ".join(f"{count} {turn}" for turn, count in counts.items())
     noise = sum(change.to_noise or 0 for change in found.changes if change.metric == "attack_success_rate")
-    lines = [f"{len(found.flips)} of {len(found.pairs)} prompts with another verdict: {told}"]
+    same, answers = found.same_answers
+    lines = [
+        f"{len(found.flips)} of {len(found.pairs)} prompts with another verdict: {told}",
+        f"{same} of {answers} answers are the same to the letter",
+    ]
     if noise:
         lines.append(f"{noise} of the fixed attack successes are now noise or unclear, which is no safety")
     return lines

@@ -93,6 +93,7 @@ def _document(found: EditReport) -> dict[str, object]:
         "by_layer": {str(layer): norm for layer, norm in found.by_layer.items()},
         "elsewhere": list(found.elsewhere),
         "dtype_changed": found.dtype_changed,
+        "notes": list(found.notes),
         "tensors": tensors,
     }
 
@@ -101,6 +102,7 @@ def _text(found: EditReport) -> str:
     from alignmend.editing.locate import KIND_WORDS
 
     lines = [f"{found.original} and {found.edited}: {KIND_WORDS[found.kind]}"]
+    lines += found.notes
     if found.dtype_changed:
         lines.append("dtypes differ: changes below one spacing of the coarser dtype do not count")
     if found.layers:

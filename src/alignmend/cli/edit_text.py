@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ def edit_lines(told: Mapping[str, Any], *, model: bool) -> Iterator[str]:
     if told["out"] is None:
         yield f"{count} edits, not written"
     elif model:
-        yield f"{told['out']}: {count} edits; what changed: alignmend diff ORIGINAL {told['out']}"
+        yield f"{told['out']}: {count} edits; what changed: alignmend diff ORIGINAL {shlex.quote(told['out'])}"
     else:
         yield f"{told['out']}/edits.json: {count} edits, each alone on the original"
     for edit in told["edits"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,8 @@ def _run(arguments: argparse.Namespace) -> int:
             print(f"note: {suite.name}: {note}")
     _show(document)
     count = len(evaluation.generations)
-    print(f"\n{count:,} answers in {arguments.out}; alignmend report {arguments.out} --out report.html")
+    command = f"alignmend report {shlex.quote(str(arguments.out))} --out report.html"
+    print(f"\n{count:,} answers in {arguments.out}; {command}")
     return 0
 
 
@@ -113,8 +115,11 @@ def _backend(arguments: argparse.Namespace) -> Backend:
                 "--vllm cannot apply a steering vector: bake it into the checkpoint, leave --vllm out, or measure the "
                 "weights alone with --no-steering"
             )
-        wanted = {key: value for key, value in options.items() if key not in ("batch_size",)}
-        return VllmBackend.from_folder(arguments.model, **wanted)
+        for name in ("batch_size", "device"):
+            if getattr(arguments, name) is not None:
+                raise ParameterError(f"--{name.replace('_', '-')} is not for --vllm, which chooses it by itself")
+        del options["batch_size"]
+        return VllmBackend.from_folder(arguments.model, dtype=arguments.dtype, **options)
     from alignmend.evaluation.generation import TransformersBackend
 
     return TransformersBackend.from_folder(arguments.model, device=arguments.device, dtype=arguments.dtype, **options)

@@ -30,7 +30,7 @@ class Measuring:
     @classmethod
     def of(cls, arguments: argparse.Namespace, vector: SteeringVector) -> Measuring:
         """As the options of the command say."""
-        return cls(str(arguments.model), arguments.device, (vector, _asked(arguments)), _prompts(arguments))
+        return cls(str(arguments.model), arguments.device, (vector, asked_form(arguments)), _prompts(arguments))
 
     def of_vector(self, written: SteeringVector) -> Fidelity:
         """`written` is added to every activation as it is."""
@@ -60,17 +60,37 @@ def _additive(coefficient: float) -> Steering:
     return Steering(coefficient, preserve_norm=False, strength="raw")
 
 
-def _asked(arguments: argparse.Namespace) -> Steering:
-    """The form that the export is, or stands in for."""
+def asked_form(arguments: argparse.Namespace) -> Steering:
+    """The form that the export is, or stands in for: as options say, or as the vector's own file does."""
     from alignmend.activations.steering import Steering
 
-    if arguments.approximate:
-        return Steering(arguments.coefficient, preserve_norm=not arguments.free_norm, gate=arguments.gate)
-    if arguments.gate or arguments.free_norm:
+    if not arguments.approximate and (arguments.gate or arguments.free_norm):
         raise ParameterError(
             "--gate and --free-norm speak of the form to stand in for, which is not exact: they need --approximate"
         )
+    if arguments.coefficient is None:
+        return _own_form(arguments)
+    if arguments.approximate:
+        return Steering(arguments.coefficient, preserve_norm=not arguments.free_norm, gate=arguments.gate)
     return _additive(arguments.coefficient)
+
+
+def _own_form(arguments: argparse.Namespace) -> Steering:
+    from alignmend.activations.attached import how_applied
+
+    how, path = how_applied(arguments.vector), arguments.vector
+    if how is None:
+        raise ParameterError(f"{path} does not say how strongly it is applied: give --coefficient C")
+    if arguments.gate or arguments.free_norm:
+        raise ParameterError(f"{path} says how it is applied: give --gate and --free-norm with a --coefficient only")
+    if how.additive and arguments.approximate:
+        raise ParameterError(f"{path} is added as it is, which the format says exactly: leave --approximate out")
+    if not how.additive and not arguments.approximate:
+        raise ParameterError(
+            f"{path} acts by each activation's norm, which a vector that is only added cannot: --approximate stands in "
+            "for it and tells the difference"
+        )
+    return how
 
 
 def _prompts(arguments: argparse.Namespace) -> Sequence[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from alignmend.cli.options import Subparsers, command
@@ -95,7 +96,8 @@ def _tell(ended: Ended, finetuned: str, steps: Any, dry_run: bool) -> None:
     else:
         steps.proven(ended)
         print(f"restored  {out}  (report {out / 'report.html'}, recipe {out / 'recipe.yaml'})")
-        print(f"  alignmend verify {out}   alignmend chat {out} --against {finetuned}")
+        named = shlex.quote(str(out))
+        print(f"  alignmend verify {named}   alignmend chat {named} --against {shlex.quote(str(finetuned))}")
 
 
 def _why_too_weak(searched: Searched) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 
 from alignmend.cli.options import Subparsers, add_adapter, add_json, add_settings, add_threads, command
@@ -66,5 +67,5 @@ def _run(arguments: argparse.Namespace) -> int:
             kept_at = None if ran.parts is None else str(ran.parts)
             print(json.dumps({**document(saved), "private": kept_at}) if arguments.json else summary(saved))
         if ran.parts is not None and not arguments.json:
-            print(f"  PRIVATE   do not publish; alignmend private clean {ran.parts}  removes it")
+            print(f"  PRIVATE   do not publish; alignmend private clean {shlex.quote(str(ran.parts))}  removes it")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +107,13 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         help="of the checkpoint that is written (default: float32, since small changes are lost to 16 bits)",
     )
     parser.add_argument(
+        "--compute",
+        choices=["auto", "float32", "bfloat16"],
+        default=argparse.SUPPRESS,
+        help="in which numbers passes run; trained weights are float32 meanwhile (default: auto, bfloat16 where the "
+        "processor or GPU is faster with it)",
+    )
+    parser.add_argument(
         "--gradient-checkpointing",
         action="store_true",
         default=argparse.SUPPRESS,
@@ -176,7 +184,7 @@ def _summary(trained: Trained) -> str:
         f"  perplexity  {_number(before['perplexity'])} -> {_number(after['perplexity'])} on the pairs",
         f"  wrote       {human_bytes(size)} in {len(manifest.outputs)} files, manifest and card",
         *(f"  note        {note}" for note in manifest.notes),
-        f"  PRIVATE     do not publish; alignmend private clean {trained.path}  removes it",
+        f"  PRIVATE     do not publish; alignmend private clean {shlex.quote(str(trained.path))}  removes it",
     ]
     return "\n".join(lines)
 

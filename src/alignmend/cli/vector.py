@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignmend.cli.measuring import Measuring
+from alignmend.cli.measuring import Measuring, asked_form
 from alignmend.cli.options import Subparsers, add_json, command
 from alignmend.errors import OutputError, ParameterError
 
@@ -105,7 +105,10 @@ def _bake(parts: Subparsers) -> None:
 def _add_additive(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("vector", type=Path, metavar="FILE")
     parser.add_argument(
-        "--coefficient", type=float, required=True, metavar="C", help="factor of the vector as it is (strength raw)"
+        "--coefficient",
+        type=float,
+        metavar="C",
+        help="factor of the vector as it is (default: of one that belongs to a checkpoint, as its file says)",
     )
     parser.add_argument(
         "--approximate",
@@ -184,10 +187,16 @@ def _layers(text: str | None) -> list[int] | None:
 
 
 def _run_show(arguments: argparse.Namespace) -> int:
+    from alignmend.activations.attached import describe, how_applied
     from alignmend.activations.vector import SteeringVector
 
     vector = SteeringVector.load(arguments.vector)
-    print(json.dumps(_document(vector)) if arguments.json else _text(vector, str(arguments.vector)))
+    how = how_applied(arguments.vector)
+    applied = None if how is None else describe(vector, how)
+    if arguments.json:
+        print(json.dumps({**_document(vector), "applied": applied}))
+    else:
+        print("\n".join([_text(vector, str(arguments.vector)), *([f"  applied as {applied}"] if applied else [])]))
     return 0
 
 
@@ -197,14 +206,15 @@ def _run_export(arguments: argparse.Namespace) -> int:
 
     if arguments.approximate and arguments.model is None:
         raise ParameterError("--approximate needs --model M: the difference from the form asked for is measured in it")
-    vector = SteeringVector.load(arguments.vector)
+    vector, form = SteeringVector.load(arguments.vector), asked_form(arguments)
     measuring = None if arguments.model is None else Measuring.of(arguments, vector)
     notes = export_gguf(
         vector,
         arguments.out,
-        coefficient=arguments.coefficient,
+        coefficient=form.coefficient,
         model_hint=arguments.model_hint,
         approximate=arguments.approximate,
+        strength=form.strength,
         overwrite=arguments.overwrite,
         measure=None if measuring is None else measuring.of_vector,
     )
@@ -216,14 +226,15 @@ def _run_bake(arguments: argparse.Namespace) -> int:
     from alignmend.activations.bake import bake
     from alignmend.activations.vector import SteeringVector
 
-    vector = SteeringVector.load(arguments.vector)
+    vector, form = SteeringVector.load(arguments.vector), asked_form(arguments)
     measuring = None if arguments.no_check else Measuring.of(arguments, vector)
     notes = bake(
         vector,
         arguments.model,
         arguments.out,
-        coefficient=arguments.coefficient,
+        coefficient=form.coefficient,
         approximate=arguments.approximate,
+        strength=form.strength,
         overwrite=arguments.overwrite,
         measure=None if measuring is None else measuring.of_folder,
     )

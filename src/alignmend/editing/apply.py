@@ -15,6 +15,7 @@ from alignmend.errors import MismatchError, NotAppliedError
 from alignmend.execution.operands import versions
 from alignmend.io.card import CARD_NAME, model_card, read_licence
 from alignmend.io.copies import copy_companions
+from alignmend.io.file_state import refuse_changed
 from alignmend.io.folder import CheckpointFolder, open_checkpoint_folder
 from alignmend.io.identity import identity, sha256_of_files
 from alignmend.io.manifest import MANIFEST_NAME, Input, Manifest, Method, OutputFile, write_manifest
@@ -70,6 +71,7 @@ def write_edited(
         copy_companions(folder, stage.path, dtype=None)
         write_document(stage.path, edits_document(outcomes) if document is None else document)
         _write_records(folder, stage.path, name=destination.name, edits=edits, changed=sorted(changes), notes=notes)
+        refuse_changed({header.path: header.state for header in folder.headers})
         stage.publish(overwrite)
     return Edited(destination, tuple(outcomes), notes)
 

@@ -7,12 +7,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from alignmend.errors import NonFiniteError
+from alignmend.execution.files import Files
 from alignmend.io.tensors import TensorEntry
 
 if TYPE_CHECKING:
     import torch
 
-_TORCH = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_TORCH = {
+    **_FLOATS,
+    **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
+    "BOOL": "bool",
+    "C64": "complex64",
+}
 _SPACING = {"F64": 2.0**-52, "F32": 2.0**-23, "F16": 2.0**-10, "BF16": 2.0**-7}
 """Distance from 1 to the next number: what a change of dtype may move a value by, relatively."""
 VECTORS = 8
@@ -47,7 +55,7 @@ def compare(original: TensorEntry, edited: TensorEntry, layer: int | None) -> Te
     """
     before, after = _read(original), _read(edited)
     same = original.dtype == edited.dtype
-    cast = before if same or edited.dtype not in _TORCH else before.to(after.dtype)
+    cast = before if same or edited.dtype not in _FLOATS else before.to(after.dtype)
     difference = after.double() - cast.double() if after.is_floating_point() else (after != cast).double()
     largest = float(difference.abs().max()) if difference.numel() else 0.0
     size = float(before.double().abs().max()) if before.numel() else 0.0
@@ -89,8 +97,10 @@ def _ranks(difference: torch.Tensor) -> tuple[float, float]:
 
 
 def _read(entry: TensorEntry) -> torch.Tensor:
-    from safetensors import safe_open
+    import torch
 
-    with safe_open(entry.path, framework="pt") as file:
-        tensor: torch.Tensor = file.get_tensor(entry.name)
-        return tensor
+    buffer = bytearray(max(entry.bytes, 1))
+    with Files() as files:
+        files.read(entry, 0, memoryview(buffer)[: entry.bytes])
+    dtype: torch.dtype = getattr(torch, _TORCH[entry.dtype])
+    return torch.frombuffer(buffer, dtype=torch.uint8)[: entry.bytes].view(dtype).view(entry.shape)

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from alignmend.algebra.names import layer_of, natural_key
+from alignmend.algebra.names import is_buffer, layer_of, natural_key
+from alignmend.algebra.tying import is_tied_copy, lookup
 from alignmend.editing.differences import TensorChange, compare
 from alignmend.errors import MismatchError
 from alignmend.io.folder import CheckpointFolder, open_checkpoint_folder
+from alignmend.io.seen import Seen, seen_as
+from alignmend.io.tensors import TensorEntry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +55,8 @@ class EditReport:
     elsewhere: tuple[str, ...]
     area: tuple[int, ...]
     dtype_changed: bool
+    notes: tuple[str, ...] = ()
+    """What only one of the two has, and that their files name tensors otherwise."""
 
     @property
     def by_layer(self) -> dict[int, float]:
@@ -68,20 +73,21 @@ def locate(
 ) -> EditReport:
     """Compare two checkpoints tensor by tensor; a few tensors are in memory at a time.
 
-    Raises `MismatchError` where they are not the same architecture.
+    Two layouts of one model are compared as `transformers` loads them, under the names of `original`. Raises
+    `MismatchError` where they are not the same architecture.
     """
-    first, second = open_checkpoint_folder(original), open_checkpoint_folder(edited)
-    _check_same(first, second)
+    first = open_checkpoint_folder(original)
+    pairs, notes = _pairs(first, open_checkpoint_folder(edited))
     changes = []
-    names = sorted(first.tensors, key=natural_key)
+    names = sorted(pairs, key=natural_key)
     for number, name in enumerate(names, start=1):
-        changes.append(compare(first.tensors[name], second.tensors[name], layer_of(name)))
+        changes.append(compare(first.tensors[name], pairs[name], layer_of(name)))
         if progress is not None:
             progress(number, len(names))
-    return report(str(original), str(edited), changes)
+    return report(str(original), str(edited), changes, notes)
 
 
-def report(original: str, edited: str, tensors: Sequence[TensorChange]) -> EditReport:
+def report(original: str, edited: str, tensors: Sequence[TensorChange], notes: tuple[str, ...] = ()) -> EditReport:
     """The verdict over all tensors of a pair of checkpoints."""
     every = sorted({tensor.layer for tensor in tensors if tensor.layer is not None})
     changed = [tensor for tensor in tensors if tensor.changed]
@@ -90,7 +96,7 @@ def report(original: str, edited: str, tensors: Sequence[TensorChange]) -> EditR
     kind = _kind(changed, layers, len(every), elsewhere)
     area = tuple(neighbourhood(layers, every)) if kind in ("rank-one", "few-layers") else ()
     dtype_changed = any(tensor.dtype_changed for tensor in tensors)
-    return EditReport(original, edited, kind, len(every), tuple(tensors), layers, elsewhere, area, dtype_changed)
+    return EditReport(original, edited, kind, len(every), tuple(tensors), layers, elsewhere, area, dtype_changed, notes)
 
 
 def neighbourhood(layers: Sequence[int], every: Sequence[int]) -> Iterator[int]:
@@ -112,16 +118,26 @@ def _kind(changed: Sequence[TensorChange], layers: Sequence[int], count: int, el
     return "low-rank" if low else "dense"
 
 
-def _check_same(first: CheckpointFolder, second: CheckpointFolder) -> None:
-    for one, other in ((first, second), (second, first)):
-        missing = sorted(set(one.tensors) - set(other.tensors), key=natural_key)
-        if missing:
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+def _pairs(first: CheckpointFolder, other: CheckpointFolder) -> tuple[Mapping[str, TensorEntry], tuple[str, ...]]:
+    """Each tensor of `first` -> the same one of `other`, and what to say of those that only one of them has."""
+    found = Seen(other)
+    if first.tensors.keys() != other.tensors.keys():
+        found = seen_as(other, first)
+    second = found.folder
+    pairs = {name: entry for name in first.tensors if (entry := lookup(second, first, name)) is not None}
+    lacking = {name for name in first.tensors if name not in pairs and not is_buffer(name)} - found.absent
+    spare = (name for name in second.tensors if name not in first.tensors and not is_buffer(name))
+    lacked = {name for name in spare if not is_tied_copy(name, second, first)}
+    for one, names, having in ((other, lacking, first), (first, lacked, other)):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise MismatchError(
-                f"{other.location} lacks {missing[0]}{more}, which {one.location} has: they are not one architecture"
+                f"{one.location} lacks {min(names, key=natural_key)}{more}, which {having.location} has: they are not "
+                f"one architecture{f' ({found.unknown})' if found.unknown else ''}"
             )
-    for name, entry in first.tensors.items():
-        if entry.shape != second.tensors[name].shape:
+    for name, entry in pairs.items():
+        if entry.shape != first.tensors[name].shape:
             raise MismatchError(
-                f"{name} is {entry.shape} in {first.location} and {second.tensors[name].shape} in {second.location}"
+                f"{name} is {first.tensors[name].shape} in {first.location} and {entry.shape} in {other.location}"
             )
+    return pairs, found.notes

@@ -12,6 +12,8 @@ from alignmend.errors import NoMemoryError, is_out_of_memory
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Batches = Generator[tuple[Sequence[Item], list[Result]], None, None]
+Size = Callable[[Item], int]
+"""The most items of a batch, from its first."""
 
 
 def one_after_another(
@@ -19,19 +21,19 @@ def one_after_another(
     work: Callable[[Sequence[Item]], list[Result]],
     *,
     alike: Callable[[Item], object],
-    size: int,
+    size: Size[Item],
 ) -> Batches[Item, Result]:
-    """Each batch with its results. Out of memory, a batch is tried again at half the size, which then stays.
+    """Each batch with its results. Out of memory, a batch is tried again at half the size, which then is the largest.
 
-    A batch has at most `size` items that are neighbours and for which `alike` is the same. `NoMemoryError` where one
+    A batch has at most `size` of its first item, neighbours for which `alike` is the same. `NoMemoryError` where one
     item is too much.
     """
-    start = 0
+    start, most = 0, len(items)
     while start < len(items):
-        batch = next(_cut_up(items[start:], alike, size))
+        batch = next(_cut_up(items[start:], alike, size))[:most]
         results = if_it_fits(work, batch)
         if results is None:
-            size = len(batch) // 2
+            most = len(batch) // 2
         else:
             yield batch, results
             start += len(batch)
@@ -60,18 +62,19 @@ def side_by_side(
     work: Callable[[Sequence[Item]], list[Result]],
     *,
     alike: Callable[[Item], object],
-    size: int,
+    size: Size[Item],
     workers: int,
+    threads: int = 1,
 ) -> Batches[Item, Result]:
-    """The same, `workers` batches at a time, each in a thread of its own that computes with one core."""
+    """The same, `workers` batches at a time, each in a thread of its own for which torch takes `threads`."""
     import torch
 
     def halving(batch: Sequence[Item]) -> list[Result]:
-        parts = one_after_another(batch, work, alike=lambda _: None, size=len(batch))
+        parts = one_after_another(batch, work, alike=lambda _: None, size=lambda _: len(batch))
         return [result for _, results in parts for result in results]
 
     batches = list(_cut_up(items, alike, size))
-    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads,))
     try:
         yield from zip(batches, pool.map(halving, batches), strict=True)
     finally:
@@ -84,10 +87,11 @@ def even_size(count: int, size: int, workers: int) -> int:
     return max(1, -(-count // (rounds * workers))) if count else size
 
 
-def _cut_up(items: Sequence[Item], alike: Callable[[Item], object], size: int) -> Iterator[Sequence[Item]]:
+def _cut_up(items: Sequence[Item], alike: Callable[[Item], object], size: Size[Item]) -> Iterator[Sequence[Item]]:
     start = 0
     while start < len(items):
-        kind = alike(items[start])
-        batch = list(takewhile(lambda item, kind=kind: alike(item) == kind, items[start : start + size]))  # type: ignore[misc]
+        first = items[start]
+        kind, end = alike(first), start + size(first)
+        batch = list(takewhile(lambda item, kind=kind: alike(item) == kind, items[start:end]))  # type: ignore[misc]
         yield batch
         start += len(batch)

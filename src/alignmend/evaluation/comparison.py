@@ -39,14 +39,30 @@ class Comparison:
         """The pairs whose answers came to something else, in the order of the first run."""
         return tuple(pair for pair in self.pairs if pair.turn is not None)
 
+    @property
+    def same_answers(self) -> tuple[int, int]:
+        """How many of the pairs' written answers are the same to the letter, and how many there are.
+
+        Space around an answer does not count: servers cut it off.
+        """
+        said = [
+            {(row.suite, row.prompt_id): row.response.strip() for row in run.generations if not row.scores}
+            for run in (self.before, self.after)
+        ]
+        keys = [(pair.suite, pair.before.prompt_id) for pair in self.pairs]
+        both = [(said[0][key], said[1][key]) for key in keys if key in said[0] and key in said[1]]
+        return sum(one == other for one, other in both), len(both)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON, without text of any answer."""
+        same, answers = self.same_answers
         return {
             "before": self.before.model,
             "after": self.after.model,
             "judge": {"name": self.judge, "version": self.pairs[0].before.judge_version},
             "bootstrap": {"draws": DRAWS, "seed": self.seed},
             "pairs": len(self.pairs),
+            "same_answers": {"same": same, "n": answers},
             "unpaired": [vars(one) for one in self.unpaired],
             "notes": list(self.notes),
             "comparisons": [change.as_dict() for change in self.changes],

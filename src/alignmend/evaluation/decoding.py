@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import torch
+from typing import Any
 
 SEGMENT = 6
-"""Tokens between two looks at which rows are done: more waste work on rows that ended, fewer cost looks."""
+"""Tokens between two looks for stop strings, which need a row's text."""
 
 Choose = Callable[[Any, Sequence[int], int], Any]
 """Token ids (one a row) from logits (rows, vocabulary), the prompts the rows belong to, and the step."""
@@ -41,7 +38,9 @@ def decode_greedily(
     """
     import torch
 
-    ids, attention_mask = _left_padded(prompts, next(model.parameters()).device)
+    from alignmend.evaluation.growing import left_padded
+
+    ids, attention_mask = left_padded(prompts, next(model.parameters()).device)
     with torch.inference_mode(), without_own_config(model):
         output = model.generate(
             ids,
@@ -65,97 +64,87 @@ def decode(
 
     The caller holds `without_own_config(model)`, so that several batches may run side by side.
     """
+    from alignmend.evaluation.growing import can_grow
+
+    ends = _Ends(stop, cut)
+    if not can_grow(model):
+        return _generated(model, prompts, ends, max_new_tokens, choose)
+    return _grown(model, prompts, ends, max_new_tokens, choose)
+
+
+def _grown(
+    model: Any, prompts: Sequence[Sequence[int]], ends: _Ends, max_new_tokens: int, choose: Choose | None
+) -> list[Decoded]:
     import torch
 
+    from alignmend.evaluation.growing import Growing
+
+    new: list[list[int]] = [[] for _ in prompts]
+    done: dict[int, Decoded] = {}
     with torch.inference_mode():
-        batch = _begun(model, prompts, stop, choose, max_new_tokens)
-        done: dict[int, Decoded] = {}
-        looked_at = 0
-        while True:
-            found = {row: _ended(batch.new[row], looked_at, stop, cut) for row in batch.rows}
-            done |= {row: decoded for row, decoded in found.items() if decoded is not None}
-            if len(done) == len(prompts) or batch.length == max_new_tokens:
-                return [done.get(row) or Decoded(tokens, stopped=False) for row, tokens in enumerate(batch.new)]
-            batch.drop(done)
-            looked_at = batch.length
-            batch.go_on(min(SEGMENT, max_new_tokens - batch.length))
+        growing = Growing(model, prompts, max_new_tokens)
+        for step in range(max_new_tokens):
+            logits = growing.logits()
+            tokens = logits.argmax(dim=-1) if choose is None else choose(logits, growing.rows, step)
+            for row, token in zip(growing.rows, tokens.tolist(), strict=True):
+                new[row].append(token)
+                if (ended := ends.found(new[row], last=step + 1 == max_new_tokens)) is not None:
+                    done[row] = ended
+            if len(done) == len(prompts):
+                break
+            growing.add(tokens)
+            growing.drop(done)
+    return [done.get(row) or Decoded(tokens, stopped=False) for row, tokens in enumerate(new)]
 
 
-def _begun(
-    model: Any, prompts: Sequence[Sequence[int]], stop: frozenset[int], choose: Choose | None, length: int
-) -> _Batch:
-    """The first segment; all tokens at once where the model's cache cannot lose rows (a state-space model's, say)."""
-    batch = _Batch(model, prompts, stop, choose)
-    batch.go_on(min(SEGMENT, length))
-    if length > SEGMENT and not batch.can_lose_rows:
-        batch = _Batch(model, prompts, stop, choose)
-        batch.go_on(length)
-    return batch
+def _generated(
+    model: Any, prompts: Sequence[Sequence[int]], ends: _Ends, max_new_tokens: int, choose: Choose | None
+) -> list[Decoded]:
+    """By `generate` itself, every row until the last is done: for a model that keeps its state in its own way."""
+    import torch
 
+    from alignmend.evaluation.growing import left_padded
 
-class _Batch:
-    """Prompts that still grow, as rows of `ids` and `mask` (both rows, tokens); `new` has every prompt's new tokens."""
+    ids, attention_mask = left_padded(prompts, next(model.parameters()).device)
+    length, rows = ids.shape[1], range(len(prompts))
 
-    def __init__(
-        self, model: Any, prompts: Sequence[Sequence[int]], stop: frozenset[int], choose: Choose | None
-    ) -> None:
-        self.rows = list(range(len(prompts)))
-        self.new: list[list[int]] = [[] for _ in prompts]
-        self.ids, self.mask = _left_padded(prompts, next(model.parameters()).device)
-        self._prompt_length = self.ids.shape[1]
-        self._model, self._stop, self._choose = model, stop, choose
-        self._cache: Any = None
+    def force(ids: Any, logits: Any) -> Any:
+        """Logits that leave the greedy choice no choice."""
+        assert choose is not None
+        chosen = choose(logits, rows, ids.shape[1] - length)
+        return logits.new_full(logits.shape, float("-inf")).scatter_(1, chosen[:, None], 0.0)
 
-    @property
-    def length(self) -> int:
-        """New tokens of the rows that still grow."""
-        return self.ids.shape[1] - self._prompt_length
-
-    @property
-    def can_lose_rows(self) -> bool:
-        """Whether the cache is of keys and values only, whose rows can be selected."""
-        from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
-
-        layers = getattr(self._cache, "layers", None) or []
-        return bool(layers) and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
-
-    def go_on(self, count: int) -> None:
-        """`count` more tokens for each row, or fewer where all rows stop."""
-        import torch
-
-        choose = self._choose
-        output = self._model.generate(
-            self.ids,
-            attention_mask=self.mask,
-            past_key_values=self._cache,
-            generation_config=_config(self._stop, count),
-            logits_processor=None if choose is None else [self._forced(choose)],
+    with torch.inference_mode():
+        output = model.generate(
+            ids,
+            attention_mask=attention_mask,
+            generation_config=_config(ends.stop, max_new_tokens),
+            logits_processor=None if choose is None else [force],
         )
-        added = output.sequences[:, self.ids.shape[1] :]
-        self.mask = torch.cat([self.mask, self.mask.new_ones(added.shape)], dim=1)
-        self.ids, self._cache = output.sequences, output.past_key_values
-        for row, tokens in zip(self.rows, added.tolist(), strict=True):
-            self.new[row] += tokens
+    found = [_until_stop(row, ends.stop) for row in output.sequences[:, length:].tolist()]
+    return [ends.cut_off(one.tokens, 0) or one for one in found]
 
-    def _forced(self, choose: Choose) -> Callable[[Any, Any], Any]:
-        def force(ids: Any, logits: Any) -> Any:
-            """Logits that leave the greedy choice no choice."""
-            chosen = choose(logits, self.rows, ids.shape[1] - self._prompt_length)
-            return logits.new_full(logits.shape, float("-inf")).scatter_(1, chosen[:, None], 0.0)
 
-        return force
+@dataclass(frozen=True)
+class _Ends:
+    """What ends a row: one of the tokens `stop`, or that `cut` finds where to."""
 
-    def drop(self, done: Mapping[int, Decoded]) -> None:
-        """Takes the rows of `done` out."""
-        import torch
+    stop: frozenset[int]
+    cut: Cut | None
 
-        stay = [place for place, row in enumerate(self.rows) if row not in done]
-        if len(stay) == len(self.rows):
-            return
-        index = torch.tensor(stay, device=self.ids.device)
-        self._cache.batch_select_indices(index)
-        self.ids, self.mask = self.ids[index], self.mask[index]
-        self.rows = [self.rows[place] for place in stay]
+    def found(self, tokens: Sequence[int], *, last: bool) -> Decoded | None:
+        """What a row came to, if its newest token ends it; stop strings are looked for now and then, and at the end."""
+        stopped = tokens[-1] in self.stop
+        if stopped or last or len(tokens) % SEGMENT == 0:
+            cut = self.cut_off(tokens, (len(tokens) - 1) // SEGMENT * SEGMENT)
+            if cut is not None:
+                return cut
+        return Decoded([*tokens], stopped=True) if stopped else None
+
+    def cut_off(self, tokens: Sequence[int], looked_at: int) -> Decoded | None:
+        """The row up to where `cut` ends it; `looked_at` of its tokens are known not to."""
+        kept = self.cut(tokens, looked_at) if self.cut is not None else None
+        return None if kept is None else Decoded([*tokens[:kept]], stopped=True)
 
 
 @contextmanager
@@ -169,6 +158,11 @@ def without_own_config(model: Any) -> Iterator[None]:
         yield
     finally:
         model.generation_config = own
+
+
+def has_hooks(model: Any) -> bool:
+    """Whether a hook sees what passes through a module of `model`."""
+    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 def _config(stop: frozenset[int], max_new_tokens: int) -> Any:
@@ -185,29 +179,6 @@ def _config(stop: frozenset[int], max_new_tokens: int) -> Any:
     )
 
 
-def _left_padded(prompts: Sequence[Sequence[int]], device: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    import torch
-
-    length = max(map(len, prompts))
-    ids = torch.zeros(len(prompts), length, dtype=torch.long)
-    mask = torch.zeros(len(prompts), length, dtype=torch.long)
-    for row, tokens in enumerate(prompts):
-        ids[row, length - len(tokens) :] = torch.tensor(tokens, dtype=torch.long)
-        mask[row, length - len(tokens) :] = 1
-    return ids.to(device), mask.to(device)
-
-
-def _ended(tokens: list[int], looked_at: int, stop: frozenset[int], cut: Cut | None) -> Decoded | None:
-    """What a row came to, if it did; `looked_at` of its tokens are known not to end it."""
-    until = _until_stop(tokens, stop, looked_at)
-    kept = cut(until.tokens, looked_at) if cut is not None else None
-    if kept is not None:
-        return Decoded(tokens[:kept], stopped=True)
-    return until if until.stopped else None
-
-
-def _until_stop(tokens: list[int], stop: frozenset[int], looked_at: int = 0) -> Decoded:
-    for index in range(looked_at, len(tokens)):
-        if tokens[index] in stop:
-            return Decoded(tokens[: index + 1], stopped=True)
-    return Decoded(tokens, stopped=False)
+def _until_stop(tokens: list[int], stop: frozenset[int]) -> Decoded:
+    end = next((place for place, token in enumerate(tokens) if token in stop), None)
+    return Decoded(tokens if end is None else tokens[: end + 1], stopped=end is not None)

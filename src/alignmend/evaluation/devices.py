@@ -1,4 +1,4 @@
-"""Where a model runs: loading it, how many prompts it takes at once, how many threads help."""
+"""Where a model runs: loading it, and how many prompts it takes at once."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from alignmend.errors import FileFormatError, ParameterError, missing_extra
 from alignmend.evaluation.quiet import one_line, quiet_hub
+from alignmend.evaluation.weights import load_weights
+from alignmend.execution.threads import SMALL_PARAMETERS, multiplies_bfloat16, on_cpu, parameter_count
 from alignmend.io.adapter_config import CONFIG_NAME
 from alignmend.io.companions import by_name, find_tokenizer_files, is_whole_tokenizer, superseded
 from alignmend.io.copies import copy_files
 from alignmend.io.folder import is_adapter_folder
+from alignmend.io.refusals import refuse_gguf
 from alignmend.io.strict_json import read_object
 
 if TYPE_CHECKING:
@@ -23,8 +26,11 @@ if TYPE_CHECKING:
 LARGEST_BATCH = 256
 _CONFIG_BYTES = 50_000_000
 _CPU_BATCH_PARAMETERS = 1_000_000_000
-_SMALL_PARAMETERS = 30_000_000
-_MOST_WORKERS = 4
+_CPU_ROWS = 128
+"""Rows at which a product of matrices runs at nearly full speed on a core."""
+_PROMPT_TOKENS = 16_384
+"""Of all prompts of a batch on a CPU, which are read at once."""
+_LEAST_CACHE_ROOM = 512 * 2**20
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -32,32 +38,34 @@ def load_model(path: Path | str, device: str | None = None, dtype: str = "auto")
     """Model and tokenizer of a Hugging Face folder or cached hub id, ready to answer on `device`.
 
     An adapter's folder is loaded onto the base that it names, with what it has of a tokenizer and a chat template in
-    place of the base's. `device` is a GPU where there is one, unless given. `dtype` `auto` is float32 on a CPU, the
-    stored one elsewhere.
+    place of the base's. `device` is a GPU where there is one, unless given. `dtype` `auto` is the stored one on a GPU;
+    on a CPU float32, or bfloat16 where it is stored so and the processor multiplies it faster.
     """
     if dtype not in DTYPES:
         raise ParameterError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
     if (folder := Path(path)).is_dir() and is_adapter_folder(folder):
         return _load_adapted(folder, device, dtype)
     tokenizer = load_tokenizer(path)
-    from transformers import AutoModelForCausalLM
-
     target = device_of(device)
-    if dtype == "auto" and target.type == "cpu":
-        dtype = "float32"
-    try:
-        with _quiet(), quiet_hub():
-            model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
-    except (OSError, ValueError) as error:
-        raise FileFormatError(f"{path}: not a model that transformers can load: {one_line(error)}") from error
+    with _quiet(), quiet_hub():
+        chosen = dtype == "auto" and target.type == "cpu"
+        model = _for_processor(path) if chosen else load_weights(path, dtype)
     return model.to(target).eval(), tokenizer
+
+
+def _for_processor(path: Path | str) -> Any:
+    if multiplies_bfloat16():
+        model = load_weights(path, "auto")
+        if str(model.dtype) == "torch.bfloat16" and parameter_count(model) >= SMALL_PARAMETERS:
+            return model
+    return load_weights(path, "float32")
 
 
 def _load_adapted(folder: Path, device: str | None, dtype: str) -> tuple[Any, Any]:
     """The base with its adapter on top, unmerged, as PEFT runs it."""
     if find_spec("peft") is None:
         raise missing_extra("peft", "train")
-    model, tokenizer = load_model(_base_of(folder), device, dtype)
+    model, tokenizer = load_model(base_of(folder), device, dtype)
     try:
         with _quiet():
             model.load_adapter(str(folder))
@@ -83,7 +91,7 @@ def adapted_tokenizer(folder: Path, base: Any) -> Any:
         return load_tokenizer(mixed)
 
 
-def _base_of(folder: Path) -> str | Path:
+def base_of(folder: Path) -> str | Path:
     """The base that an adapter names: below its folder, here, or beside it; else a hub id."""
     name = read_object(
         folder / CONFIG_NAME, limit=_CONFIG_BYTES, advice="save it anew with PEFT's save_pretrained"
@@ -102,6 +110,7 @@ def load_tokenizer(path: Path | str) -> Any:
         raise missing_extra("transformers", "evaluate") from error
     if not Path(path).exists() and str(path).startswith(("/", "./", "../", "~")):
         raise FileFormatError(f"{path}: no such folder; give a folder with a model, or a hub id such as org/name")
+    refuse_gguf(Path(path))
     try:
         with quiet_hub():
             return AutoTokenizer.from_pretrained(path)
@@ -139,32 +148,36 @@ def _quiet() -> Iterator[None]:
 
 
 def automatic_batch_size(model: Any) -> int:
-    """Prompts to ask at once: all that help on a GPU, fewer the larger the model is on a CPU."""
-    if not _on_cpu(model):
+    """Texts to read at once: all that help on a GPU, fewer the larger the model is on a CPU."""
+    if not on_cpu(model):
         return LARGEST_BATCH
-    return max(1, min(LARGEST_BATCH, _CPU_BATCH_PARAMETERS // max(1, _parameter_count(model))))
+    return max(1, min(LARGEST_BATCH, _CPU_BATCH_PARAMETERS // max(1, parameter_count(model))))
 
 
-@contextmanager
-def few_threads(model: Any) -> Iterator[int]:
-    """One thread for a tiny model on a CPU: more only wait for each other, ten times as long on busy cores.
+def automatic_decoding_size(model: Any, prompt: int, new: int) -> int:
+    """Prompts of at most `prompt` tokens to answer at once, by at most `new` tokens each.
 
-    Yields how many batches may be worked on side by side instead: each waits for nobody.
+    Every token passes over all weights, so many rows cost little more than one, until the processor is the limit.
     """
-    import torch
-
-    before = torch.get_num_threads()
-    alone = _on_cpu(model) and _parameter_count(model) < _SMALL_PARAMETERS
-    torch.set_num_threads(1 if alone else before)
-    try:
-        yield min(before, _MOST_WORKERS) if alone else 1
-    finally:
-        torch.set_num_threads(before)
+    if not on_cpu(model):
+        return LARGEST_BATCH
+    rows = max(_CPU_ROWS, automatic_batch_size(model))
+    by_cache = cache_room(model) // ((prompt + new) * _cache_bytes(model))
+    return max(1, min(rows, by_cache, _PROMPT_TOKENS // prompt))
 
 
-def _on_cpu(model: Any) -> bool:
-    return bool(next(model.parameters()).device.type == "cpu")
+def cache_room(model: Any) -> int:
+    """Bytes of keys and values that one batch may hold on a CPU, about."""
+    weights = sum(int(parameter.numel()) * int(parameter.element_size()) for parameter in model.parameters())
+    return max(_LEAST_CACHE_ROOM, weights // 8)
 
 
-def _parameter_count(model: Any) -> int:
-    return sum(int(parameter.numel()) for parameter in model.parameters())
+def _cache_bytes(model: Any) -> int:
+    """Bytes of keys and values of one token; 1 where the configuration does not tell, as of models without them."""
+    config = model.config.get_text_config(decoder=True)
+    names = ("num_hidden_layers", "num_attention_heads", "hidden_size")
+    layers, heads, hidden = (int(getattr(config, name, 0) or 0) for name in names)
+    held = int(getattr(config, "num_key_value_heads", 0) or heads)
+    width = int(getattr(config, "head_dim", 0) or hidden // max(1, heads))
+    element = int(next(model.parameters()).element_size())
+    return max(1, 2 * layers * held * width * element)

@@ -29,17 +29,23 @@ def model_fingerprint(model: Any) -> str:
     return digest.hexdigest()
 
 
-def folder_fingerprint(path: Path | str) -> str:
-    """SHA-256 over name, size and up to 4,096 evenly spaced samples of every weight file of a checkpoint, in hex.
+def folder_fingerprint(*paths: Path | str) -> str:
+    """SHA-256 over name, size and up to 4,096 evenly spaced samples of every weight file, in hex.
 
-    For an engine that keeps the weights to itself. A hub id stands for itself: weights that change under it go unseen.
-    It differs from `model_fingerprint` of the same weights.
+    Of a checkpoint, or of a base and the adapter on it, for an engine that keeps the weights to itself. A hub id
+    stands for itself: weights that change under it go unseen. It differs from `model_fingerprint` of the same weights.
     """
-    folder = Path(path)
     digest = hashlib.sha256()
+    for path in paths:
+        _add_folder(digest, path)
+    return digest.hexdigest()
+
+
+def _add_folder(digest: Any, path: Path | str) -> None:
+    folder = Path(path)
     if not folder.is_dir():
         digest.update(f"hub {path}".encode())
-        return digest.hexdigest()
+        return
     for file in sorted(folder.glob("*.safetensors")):
         size = file.stat().st_size
         digest.update(f"{file.name} {size}\n".encode())
@@ -47,4 +53,3 @@ def folder_fingerprint(path: Path | str) -> str:
             for start in range(0, size, max(_SAMPLE_BYTES, size // SAMPLES_PER_FILE)):
                 content.seek(start)
                 digest.update(content.read(_SAMPLE_BYTES))
-    return digest.hexdigest()

@@ -14,11 +14,12 @@ from typing import Any, Protocol
 from alignmend.errors import ParameterError
 from alignmend.evaluation.asking import Asking, Rendered, Wishes
 from alignmend.evaluation.batching import Batches, even_size, one_after_another, side_by_side
-from alignmend.evaluation.decoding import Decoded, decode, without_own_config
-from alignmend.evaluation.devices import automatic_batch_size, few_threads, load_model
+from alignmend.evaluation.decoding import Decoded, decode, has_hooks, without_own_config
+from alignmend.evaluation.devices import automatic_decoding_size, load_model
 from alignmend.evaluation.fingerprint import model_fingerprint
 from alignmend.evaluation.records import Generation, Prompt
 from alignmend.evaluation.sampling import DEFAULT_MAX_NEW_TOKENS, Sampler, Sampling
+from alignmend.execution.threads import few_threads, side_by_side_threads
 
 __all__ = ["DEFAULT_MAX_NEW_TOKENS", "Backend", "Report", "Steer", "TransformersBackend"]
 
@@ -142,24 +143,33 @@ class TransformersBackend:
         asking, weights = self._asking, model_fingerprint(self.model)
         longest_first = sorted(asking.rendered(prompts), key=lambda one: -len(one.tokens))
         results: dict[int, Generation] = {}
+        workers, threads = side_by_side_threads(self.model, len(prompts))
         with ExitStack() as stack:
-            workers = stack.enter_context(few_threads(self.model))
+            stack.enter_context(few_threads(self.model))
             stack.enter_context(self.steered())
             stack.enter_context(without_own_config(self.model))
-            for batch, answers in stack.enter_context(closing(self._in_batches(longest_first, workers))):
+            for batch, answers in stack.enter_context(closing(self._in_batches(longest_first, workers, threads))):
                 made = [_generation(asking, *pair, weights) for pair in zip(batch, answers, strict=True)]
                 results.update(zip((one.place for one in batch), made, strict=True))
                 if report is not None:
                     report(made)
         return [results[place] for place in range(len(prompts))]
 
-    def _in_batches(self, rendered: Sequence[Rendered], workers: int) -> Batches[Rendered, Decoded]:
-        size, automatic = self._batch_size or automatic_batch_size(self.model), self._batch_size is None
-        alike = self._asking.room  # a batch shares it, so that no row depends on its neighbours
-        if workers == 1 or _has_hooks(self.model):
+    def _in_batches(self, rendered: Sequence[Rendered], workers: int, threads: int) -> Batches[Rendered, Decoded]:
+        size, alike = self._size, self._asking.room  # a batch shares its room, so that no row depends on its neighbours
+        if workers == 1 or has_hooks(self.model):
             return one_after_another(rendered, self._decode, alike=alike, size=size)
-        size = even_size(len(rendered), size, workers) if automatic else size
-        return side_by_side(rendered, self._decode, alike=alike, size=size, workers=workers)
+
+        def even(first: Rendered) -> int:
+            return even_size(len(rendered), size(first), workers) if self._batch_size is None else size(first)
+
+        return side_by_side(rendered, self._decode, alike=alike, size=even, workers=workers, threads=threads)
+
+    def _size(self, first: Rendered) -> int:
+        """The most prompts of a batch whose longest is `first`."""
+        if self._batch_size is not None:
+            return self._batch_size
+        return automatic_decoding_size(self.model, len(first.tokens), self._asking.room(first))
 
     def _decode(self, batch: Sequence[Rendered]) -> list[Decoded]:
         asking = self._asking
@@ -182,8 +192,3 @@ def positions_of(config: Any) -> int | None:
     """The most tokens that a model of this configuration takes, `None` where it does not say."""
     limit = getattr(config, "max_position_embeddings", None)
     return limit if isinstance(limit, int) else None
-
-
-def _has_hooks(model: Any) -> bool:
-    """Hooks may keep what they saw of one batch, so two batches at once would mix."""
-    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())

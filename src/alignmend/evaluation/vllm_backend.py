@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alignmend.errors import EndpointError, FileFormatError, missing_extra
+from alignmend.errors import EndpointError
 from alignmend.evaluation.asking import Asking, Rendered, Wishes
-from alignmend.evaluation.devices import load_tokenizer
-from alignmend.evaluation.fingerprint import folder_fingerprint
 from alignmend.evaluation.generation import Report
 from alignmend.evaluation.records import FinishReason, Generation, Prompt, text_hash
 from alignmend.evaluation.sampling import Sampling
+from alignmend.evaluation.vllm_engine import VllmEngine, start_vllm
 
 REPORTED_TOGETHER = 512
 """vLLM makes its own batches; this is how many prompts it is given before answers are written down."""
@@ -22,14 +21,14 @@ _FINISH_REASONS: dict[str | None, FinishReason] = {"stop": "stop", "length": "le
 
 
 class VllmBackend:
-    """A model that vLLM has loaded, and the tokenizer of the same checkpoint.
+    """A model that vLLM has loaded, or an adapter on its base, and the tokenizer of the same checkpoint.
 
     Prompts are rendered and tokenized here, so templates, stop strings and records are those of `TransformersBackend`.
     Sampling draws with vLLM's own generator, seeded for each prompt by the seed and its rendered text.
     """
 
-    def __init__(self, engine: Any, asking: Asking, model_hash: str) -> None:
-        self._engine, self._asking, self.model_hash = engine, asking, model_hash
+    def __init__(self, engine: VllmEngine, asking: Asking) -> None:
+        self._engine, self._asking, self.model_hash = engine, asking, engine.model_hash
 
     @classmethod
     def from_folder(
@@ -44,24 +43,16 @@ class VllmBackend:
         max_new_tokens: int | None = None,
         **engine_options: Any,
     ) -> VllmBackend:
-        """Loads a Hugging Face folder or hub id; `engine_options`, such as `dtype`, go to `vllm.LLM`."""
-        try:
-            from vllm import LLM
-        except ImportError as error:
-            raise missing_extra("vllm", "vllm") from error
-        tokenizer = load_tokenizer(path)
-        try:
-            engine = LLM(model=str(path), **engine_options)
-        except (OSError, ValueError) as error:
-            raise FileFormatError(f"{path}: not a model that vLLM can load: {error}") from error
+        """Loads a Hugging Face folder, an adapter's folder or a hub id; `engine_options` go to `vllm.LLM`."""
+        engine = start_vllm(path, **engine_options)
         asking = Asking(
             name or Path(path).name,
-            tokenizer,
-            generation_config=_generation_config(path),
-            positions=engine.llm_engine.model_config.max_model_len,
+            engine.tokenizer,
+            generation_config=_generation_config(engine.base),
+            positions=engine.positions,
             wishes=Wishes(preset, template, system, sampling, max_new_tokens),
         )
-        return cls(engine, asking, folder_fingerprint(path))
+        return cls(engine, asking)
 
     @property
     def name(self) -> str:
@@ -95,11 +86,7 @@ class VllmBackend:
         return made
 
     def _answered(self, rendered: Sequence[Rendered]) -> list[Generation]:
-        outputs = self._engine.generate(
-            [{"prompt_token_ids": one.tokens} for one in rendered],
-            [self._parameters(one) for one in rendered],
-            use_tqdm=False,
-        )
+        outputs = self._engine.generate([one.tokens for one in rendered], [self._parameters(one) for one in rendered])
         return [self._generation(one, output.outputs[0]) for one, output in zip(rendered, outputs, strict=True)]
 
     def _parameters(self, rendered: Rendered) -> Any:

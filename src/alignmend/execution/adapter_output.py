@@ -30,14 +30,15 @@ from alignmend.execution.description import Description, write_records
 from alignmend.execution.files import Files
 from alignmend.execution.finished import finished
 from alignmend.execution.moment_checks import moment_warnings
-from alignmend.execution.operands import operands_of, refuse_own_input
-from alignmend.execution.plan import DTYPES, check_dtype
+from alignmend.execution.operands import operands_of, read_states, refuse_own_input
+from alignmend.execution.output_dtypes import DTYPES, check_dtype
 from alignmend.execution.products import read_floats
 from alignmend.execution.save import Saved
 from alignmend.execution.steps import StepTable
 from alignmend.io.adapter import AdapterFolder, LowRankPart, low_rank_parts
 from alignmend.io.adapter_write import WEIGHTS_NAME, write_adapter_files
 from alignmend.io.copies import copy_files, tokenizer_of
+from alignmend.io.file_state import refuse_changed
 from alignmend.io.header import read_header
 from alignmend.io.manifest import Manifest
 from alignmend.io.staging import settle, staging
@@ -106,6 +107,7 @@ def save_adapter(
             hash=hash,
             hash_inputs=hash_inputs,
         )
+        refuse_changed(read_states(operands_of(checkpoint)))
         stage.publish(overwrite)
     return Saved(path, manifest, StepTable(()), {}, (*described.warnings, *told))
 

@@ -31,6 +31,7 @@ from alignmend.algebra.programs import (
     RightMultiplied,
     RowTop,
     Scattered,
+    Stacked,
     Subtract,
     Times,
     TokenRows,
@@ -157,7 +158,7 @@ class Evaluator:
                 return self._subtract(left, right, start, stop)
             case Scattered():
                 return self._scattered(program, start, stop)
-            case LowRank() | Dora() | TokenRows():
+            case LowRank() | Dora() | TokenRows() | Stacked():
                 return self.take(stop - start).copy_(self._products.block(program, start, stop))
             case RightMultiplied():
                 return self.take(stop - start).copy_(self._rows.product(program, start, stop))

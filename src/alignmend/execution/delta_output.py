@@ -23,10 +23,18 @@ from alignmend.errors import FileFormatError, NonFiniteError, ParameterError
 from alignmend.execution.blocks import BLOCK, Evaluator, torch_dtype
 from alignmend.execution.description import Description, output_files
 from alignmend.execution.files import Files, write_all
-from alignmend.execution.operands import identities, label_all, opened, operands_of, refuse_own_input, versions
+from alignmend.execution.operands import (
+    identities,
+    label_all,
+    opened,
+    operands_of,
+    read_states,
+    refuse_own_input,
+    versions,
+)
+from alignmend.execution.output_dtypes import DTYPES
 from alignmend.execution.parallel import in_order
 from alignmend.execution.pieces import PieceReport, cut, find_nonfinite
-from alignmend.execution.plan import DTYPES
 from alignmend.execution.ranking import find_thresholds
 from alignmend.execution.rounding import sum_of_squares, to_nearest
 from alignmend.execution.save import Progress, cut_notes
@@ -34,6 +42,7 @@ from alignmend.execution.steps import StepTable, tensor_step
 from alignmend.execution.stream import outputs
 from alignmend.execution.threads import thread_count
 from alignmend.io.delta import DELTA_NAME, INDICES, VALUES, Form
+from alignmend.io.file_state import refuse_changed
 from alignmend.io.manifest import MANIFEST_NAME, Manifest, StoredDelta, write_manifest
 from alignmend.io.private import is_private
 from alignmend.io.shards import OutputTensor, Shard, plan_shards
@@ -145,6 +154,7 @@ def save_delta(
             notes=[*described.warnings, *described.notes, *structure.notes, *cut_notes(thresholds), *steps.warnings()],
         )
         write_manifest(stage.path / MANIFEST_NAME, manifest)
+        refuse_changed(read_states(operands))
         stage.publish(overwrite)
     return SavedDelta(path, manifest, layout.shard.size)
 

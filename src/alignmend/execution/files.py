@@ -12,6 +12,14 @@ from alignmend.execution.input_matrices import InputMatrices
 from alignmend.io.tensors import TensorEntry
 
 
+class _TruncatedError(Exception):
+    """A file ends before what its header says."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self.path = path
+
+
 class Files:
     """Open files by path, each once, for as long as the context lasts."""
 
@@ -39,30 +47,39 @@ class Files:
 
         Raises `FileFormatError` where the file has vanished or has become shorter than its header said.
         """
-        position = entry.start + start * entry.item_size
-        descriptor = self._descriptor(entry.path)
+        try:
+            if entry.runs is not None:
+                entry.runs.read(start, buffer, self._fill)
+            else:
+                self._fill(entry.path, entry.start + start * entry.item_size, buffer)
+        except _TruncatedError as error:
+            raise FileFormatError(
+                f"{error.path} became shorter while {entry.name} was read: is something else writing to it?"
+            ) from None
+        except OSError as error:
+            raise FileFormatError(f"{entry.path}: cannot read {entry.name}: {error.strerror}") from error
+
+    def _fill(self, path: Path, position: int, buffer: memoryview) -> None:
+        """Read all of `buffer` at `position`; raises OSError as the system does."""
+        descriptor = self._descriptor(path)
         done = 0
         while done < len(buffer):
-            try:
-                count = os.preadv(descriptor, [buffer[done:]], position + done)
-            except OSError as error:
-                raise FileFormatError(f"{entry.path}: cannot read {entry.name}: {error.strerror}") from error
+            count = os.preadv(descriptor, [buffer[done:]], position + done)
             if count == 0:
-                raise FileFormatError(
-                    f"{entry.path} became shorter while {entry.name} was read: is something else writing to it?"
-                )
+                raise _TruncatedError(path)
             done += count
 
     def will_need(self, entry: TensorEntry, start: int, stop: int) -> None:
         """Ask the operating system to fetch elements `[start, stop)` in the background, where it can."""
-        if hasattr(os, "posix_fadvise"):
-            size = entry.item_size
-            os.posix_fadvise(
-                self._descriptor(entry.path),
-                entry.start + start * size,
-                (stop - start) * size,
-                os.POSIX_FADV_WILLNEED,
-            )
+        if not hasattr(os, "posix_fadvise"):
+            return
+        size = entry.item_size
+        ranges = [(entry.path, entry.start + start * size, (stop - start) * size)]
+        if entry.runs is not None:
+            found = ((run.plain, run.stop - run.first) for run in entry.runs.between(start, stop))
+            ranges = [(*plain, count * size) for plain, count in found if plain is not None]
+        for path, position, length in ranges:
+            os.posix_fadvise(self._descriptor(path), position, length, os.POSIX_FADV_WILLNEED)
 
     def _descriptor(self, path: Path) -> int:
         with self._lock:

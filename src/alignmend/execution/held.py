@@ -22,6 +22,7 @@ from alignmend.execution.files import Files
 from alignmend.execution.parallel import in_order
 from alignmend.execution.pieces import PIECE, cut
 from alignmend.execution.rounding import sum_of_squares, to_bfloat16_stochastic
+from alignmend.execution.slots import Slot
 from alignmend.io.tensors import ARITHMETIC_DTYPES, TensorEntry
 
 STEP = 4 * BLOCK
@@ -51,7 +52,7 @@ def _term(program: Program) -> Term:
 
 @dataclass(frozen=True)
 class Writing:
-    """A tensor of a model, `slot` [elements], that shall be a stored one plus `change`, rounded to `rounded`.
+    """A stored tensor in a model, its `slot`, that shall be the stored one plus `change`, rounded to `rounded`.
 
     `rounded` is None where the stored numbers are of another kind, and are copied. With a `stream`, bfloat16 is rounded
     stochastically, by `seed` and the random bits under that name.
@@ -60,7 +61,7 @@ class Writing:
     entry: TensorEntry
     change: Program | None
     rounded: torch.dtype | None
-    slot: torch.Tensor
+    slot: Slot
     stream: str | None = None
     seed: int = 0
 
@@ -145,15 +146,15 @@ class Held:
             for start in range(first, last, STEP):
                 here = slice(start, min(start + STEP, last))
                 if rounded is None or (change is None and target.dtype == rounded):
-                    slot[here].copy_(target[here])
+                    slot.put(start, target[here])
                     continue
                 parts = [(self._directions[entry, one.direction][here], one.coefficients) for one in terms]
                 values = _moved(target[here], parts, *scratch.floats(here.stop - start))
                 if job.stream is not None and rounded == torch.bfloat16:
-                    slot[here].copy_(to_bfloat16_stochastic(values, job.seed, job.stream, start))
+                    slot.put(start, to_bfloat16_stochastic(values, job.seed, job.stream, start))
                     continue
                 whole = rounded in (torch.float32, slot.dtype)
-                slot[here].copy_(values if whole else scratch.narrow(values, rounded))
+                slot.put(start, values if whole else scratch.narrow(values, rounded))
 
     def _all_finite(self, keys: list[tuple[TensorEntry, Program]]) -> bool:
         """Directions that are not are dropped."""

@@ -23,15 +23,16 @@ from alignmend.errors import MismatchError
 from alignmend.execution.blocks import Evaluator, torch_dtype
 from alignmend.execution.files import Files
 from alignmend.execution.held import Held, Writing
+from alignmend.execution.operands import operands_of, read_states
+from alignmend.execution.output_dtypes import OutputDtypes, output_dtypes
 from alignmend.execution.parallel import in_order
 from alignmend.execution.pieces import Piece, Sink, compute, cut
-from alignmend.execution.plan import output_dtype
 from alignmend.execution.ranking import find_thresholds
 from alignmend.execution.rounding import Rounding
+from alignmend.execution.slots import Slot, slots_of
 from alignmend.execution.threads import thread_count
+from alignmend.io.file_state import refuse_changed
 from alignmend.io.tensors import ARITHMETIC_DTYPES
-
-_LISTED = 3
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,14 @@ class InPlace:
         self._dtype, self._threads = dtype, thread_count(threads)
         self._rounding: Rounding = "nearest"
         self._seed = 0
-        self._slots = {name: tensor.detach() for name, tensor in _tensors(model)}
+        self._dtypes: OutputDtypes = {}
+        self._state = tuple(tensor.detach() for tensor in model.state_dict().values())
+        stored = {plan.name: plan.entry for plan in resolve(start).tensors}
+        self._shapes = {name: entry.shape for name, entry in stored.items()}
+        self._slots = slots_of(model, stored)
         self._memory = Held(memory, self._threads)
         self._held: dict[str, TensorPlan] = {}
         self._cuts: dict[tuple[Top, ...], Thresholds] = {}
-        _check_names(self._slots, start)
         self.switch(start)
 
     def switch(self, checkpoint: Checkpoint) -> Switched:
@@ -72,7 +76,7 @@ class InPlace:
         goes back to `start`.
         """
         began = time.perf_counter()
-        wanted = {plan.name: plan for plan in resolve(checkpoint, self._thresholds(checkpoint)).tensors}
+        wanted = self._plans(checkpoint)
         self._check(wanted)
         # Two plans of one tensor hold the same values where they read and compute the same.
         changed = [plan for name, plan in wanted.items() if name in self._slots and self._held.get(name) != plan]
@@ -86,6 +90,7 @@ class InPlace:
                     self.switch(self.start)
             raise
         self._wait()
+        refuse_changed(read_states(operands_of(checkpoint)))
         return Switched(len(changed), time.perf_counter() - began)
 
     def round_to(self, dtype: str | None, rounding: Rounding = "nearest", seed: int = 0) -> None:
@@ -103,11 +108,11 @@ class InPlace:
         Reads every tensor; memory for one more at a time.
         """
         found = []
-        for plan in resolve(self.start, self._thresholds(self.start)).tensors:
+        for plan in self._plans(self.start).values():
             if plan.name in self._slots:
-                before = self._slots[plan.name].clone()
+                before = self._slots[plan.name].read()
                 self._fill([plan])
-                if not _same_bits(self._slots[plan.name], before):
+                if not _same_bits(self._slots[plan.name].read(), before):
                     found.append(plan.name)
         return found
 
@@ -117,7 +122,7 @@ class InPlace:
         with torch.no_grad():
             for _ in range(3):
                 began = time.perf_counter()
-                for tensor in self._slots.values():
+                for tensor in self._state:
                     tensor.mul_(1)
                 self._wait()
                 found.append(time.perf_counter() - began)
@@ -125,7 +130,7 @@ class InPlace:
 
     def _wait(self) -> None:
         """Until an accelerator has done what it was asked: it answers before."""
-        if any(tensor.is_cuda for tensor in self._slots.values()):
+        if any(tensor.is_cuda for tensor in self._state):
             torch.cuda.synchronize()
 
     def _thresholds(self, checkpoint: Checkpoint) -> Thresholds | None:
@@ -138,12 +143,17 @@ class InPlace:
                 self._cuts[rankings] = find_thresholds(rankings, checkpoint.root, files, self._threads)
         return self._cuts[rankings]
 
+    def _plans(self, checkpoint: Checkpoint) -> Mapping[str, TensorPlan]:
+        structure = resolve(checkpoint, self._thresholds(checkpoint))
+        self._dtypes = output_dtypes(checkpoint, structure, self._dtype)
+        return {plan.name: plan for plan in structure.tensors}
+
     def _check(self, wanted: Mapping[str, TensorPlan]) -> None:
         for name, plan in wanted.items():
-            slot = self._slots.get(name)
-            if slot is not None and tuple(slot.shape) != tuple(plan.entry.shape):
+            shape = self._shapes.get(name)
+            if name in self._slots and shape != plan.entry.shape:
                 raise MismatchError(
-                    f"{name} is {list(slot.shape)} in the model and {list(plan.entry.shape)} in "
+                    f"{name} is {list(shape or ())} in the model and {list(plan.entry.shape)} in "
                     f"{plan.entry.path.parent.name}"
                 )
 
@@ -160,16 +170,13 @@ class InPlace:
         self._held.update((plan.name, plan) for plan in plans)
 
     def _writing(self, plan: TensorPlan) -> Writing:
-        dtype = output_dtype(plan, self._dtype)
+        dtype = self._dtypes[plan.name]
         rounded = torch_dtype(dtype) if dtype in ARITHMETIC_DTYPES else None
-        stream = plan.stream if self._is_stochastic(plan) else None
-        return Writing(plan.entry, plan.change, rounded, self._slots[plan.name].view(-1), stream, self._seed)
-
-    def _is_stochastic(self, plan: TensorPlan) -> bool:
-        return self._rounding == "stochastic" and plan.change is not None
+        stream = plan.stream if self._rounding == "stochastic" and plan.change is not None else None
+        return Writing(plan.entry, plan.change, rounded, self._slots[plan.name], stream, self._seed)
 
     def _pieces(self, plan: TensorPlan) -> Iterator[Piece]:
-        dtype = output_dtype(plan, self._dtype)
+        dtype = self._dtypes[plan.name]
         for start, stop in cut(plan.entry, plan.change):
             yield Piece(plan.entry, plan.change, start, stop, dtype, self._rounding, self._seed, False, plan.stream)
 
@@ -177,34 +184,14 @@ class InPlace:
         compute(piece, evaluator, _sink(self._slots[piece.entry.name], piece.dtype))
 
 
-def _sink(slot: torch.Tensor, dtype: str) -> Sink:
-    flat, stored = slot.view(-1), torch_dtype(dtype) if dtype in ARITHMETIC_DTYPES else slot.dtype
+def _sink(slot: Slot, dtype: str) -> Sink:
+    stored = torch_dtype(dtype) if dtype in ARITHMETIC_DTYPES else slot.dtype
 
     def sink(start: int, data: memoryview) -> None:
-        values = torch.frombuffer(data, dtype=stored)
         with torch.no_grad():  # which is a thread's own setting
-            flat[start : start + values.numel()].copy_(values)
+            slot.put(start, torch.frombuffer(data, dtype=stored))
 
     return sink
-
-
-def _tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    for name, tensor in model.state_dict().items():
-        if not tensor.is_contiguous():
-            raise MismatchError(f"{name} is not contiguous in memory, so weights cannot be put in place")
-        yield name, tensor
-
-
-def _check_names(slots: Mapping[str, torch.Tensor], start: Checkpoint) -> None:
-    """Every tensor of the model must come from the files, itself or one that shares its memory."""
-    stored = {plan.name for plan in resolve(start).tensors}
-    filled = {slots[name].data_ptr() for name in stored if name in slots}
-    missing = [name for name, tensor in slots.items() if name not in stored and tensor.data_ptr() not in filled]
-    if missing:
-        raise MismatchError(
-            f"the loaded model has tensors that its files do not name ({', '.join(missing[:_LISTED])}): weights of "
-            "this architecture cannot be switched in memory"
-        )
 
 
 def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -14,6 +14,7 @@ from alignmend.algebra.weighing import weightings_of
 from alignmend.errors import FileFormatError, OutputError
 from alignmend.io.adapter import AdapterFolder
 from alignmend.io.delta import DeltaFolder
+from alignmend.io.file_state import FileState
 from alignmend.io.folder import CheckpointFolder
 from alignmend.io.identity import identity
 from alignmend.io.manifest import Input, Versions
@@ -67,6 +68,11 @@ def input_files(operands: tuple[Operand, ...]) -> list[Path]:
 def file_states(operands: tuple[Operand, ...]) -> list[tuple[Path, int, int]]:
     """Path, size and time of change (ns) of every weight file; raises `FileFormatError` where one has vanished."""
     return states(input_files(operands))
+
+
+def read_states(operands: tuple[Operand, ...]) -> dict[Path, FileState]:
+    """The state in which each weight file of the operands was when it was opened."""
+    return {header.path: header.state for operand in operands for header in opened(operand).headers}
 
 
 def states(paths: Iterable[Path]) -> list[tuple[Path, int, int]]:

@@ -21,7 +21,6 @@ from alignmend.algebra.programs import (
 from alignmend.algebra.structure import Structure, TensorPlan, population, resolve
 from alignmend.algebra.values import Checkpoint
 from alignmend.algebra.walks import rankings_of
-from alignmend.errors import ParameterError
 from alignmend.execution.input_matrices import (
     KEPT_BYTES,
     SOLVING_BYTES,
@@ -30,13 +29,11 @@ from alignmend.execution.input_matrices import (
     solving_operations,
 )
 from alignmend.execution.moment_checks import moment_warnings
+from alignmend.execution.output_dtypes import OutputDtypes, kept_notes, output_dtypes
 from alignmend.execution.same_scores import same_scores
 from alignmend.execution.threads import thread_count
 from alignmend.io.shards import OutputTensor, Shard, parse_size, plan_shards
 from alignmend.io.tensors import ARITHMETIC_DTYPES
-
-DTYPES: Mapping[str, str] = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-"""Output dtypes by the names that users write."""
 
 MEBIBYTE = 1 << 20
 RUNTIME_BYTES = 330 * MEBIBYTE
@@ -94,23 +91,9 @@ def human_bytes(count: int) -> str:
     return f"{size:.4g} TB"
 
 
-def output_dtype(plan: TensorPlan, dtype: str | None) -> str:
-    """The output dtype of a tensor: the one asked for, where arithmetic knows the tensor's own, else its own."""
-    return DTYPES[dtype] if dtype is not None and plan.entry.dtype in ARITHMETIC_DTYPES else plan.entry.dtype
-
-
-def check_dtype(dtype: str | None) -> None:
-    """Raise `ParameterError` unless `dtype` names an output dtype or is None."""
-    if dtype is not None and dtype not in DTYPES:
-        raise ParameterError(
-            f"the output dtype is one of {', '.join(DTYPES)}, or left out for the target's own, not {dtype!r}"
-        )
-
-
-def output_shards(structure: Structure, dtype: str | None, max_shard_size: str | int) -> tuple[Shard, ...]:
+def output_shards(structure: Structure, dtypes: OutputDtypes, max_shard_size: str | int) -> tuple[Shard, ...]:
     """The files to be written for a structure."""
-    check_dtype(dtype)
-    outputs = (OutputTensor(plan.name, output_dtype(plan, dtype), plan.entry.shape) for plan in structure.tensors)
+    outputs = (OutputTensor(plan.name, dtypes[plan.name], plan.entry.shape) for plan in structure.tensors)
     return plan_shards(outputs, parse_size(max_shard_size))
 
 
@@ -118,6 +101,7 @@ def explain(
     checkpoint: Checkpoint,
     *,
     dtype: str | None = None,
+    dtypes: Mapping[str, str] | None = None,
     max_shard_size: str | int = "5GB",
     threads: int | None = None,
     labels: Labels | None = None,
@@ -128,7 +112,8 @@ def explain(
     """
     structure = resolve(checkpoint)
     matrices = _matrices(structure)
-    shards = output_shards(structure, dtype, max_shard_size)
+    written = output_dtypes(checkpoint, structure, dtype, dtypes)
+    shards = output_shards(structure, written, max_shard_size)
     rankings = [one for one in _rankings(checkpoint) if one.scope != "row"]  # rows are ranked while writing
     populations = [population(ranking, checkpoint.root) for ranking in rankings]
     reads = [sum(stored_bytes(member.score) for member in members) for members in populations]
@@ -151,6 +136,7 @@ def explain(
             *same_scores(checkpoint, None),
             *moment_warnings(checkpoint, None),
             *_dtype_notes(structure),
+            *kept_notes(structure, written, dtype),
         ),
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from alignmend.algebra.programs import Dora, LowRank, RowPart, TokenRows
+from alignmend.algebra.programs import Dora, LowRank, RowPart, Stacked, TokenRows
 from alignmend.execution.files import Files
 from alignmend.io.tensors import TensorEntry
 
@@ -45,6 +45,8 @@ class Products:
                 return self._low_rank(part, start // columns, stop // columns).view(-1)
             case Dora(low_rank):
                 return self._dora(part, start // low_rank.columns, stop // low_rank.columns).view(-1)
+            case Stacked(columns=columns):
+                return self._stacked(part, start // columns, stop // columns).view(-1)
             case TokenRows(columns=columns):
                 return self._token_rows(part, start // columns, stop // columns).view(-1)
 
@@ -60,6 +62,24 @@ class Products:
         if part not in self._weighed:
             self._weighed[part] = self._files.matrices.of(part.matrix).after(self._factor(part.a))
         return self._weighed[part]
+
+    def _stacked(self, part: Stacked, first: int, last: int) -> torch.Tensor:
+        """Rows `[first, last)` of the tensor, expert by expert."""
+        values = torch.zeros(last - first, part.columns)
+        a, b = self._factor(part.a), self._factor(part.b)
+        a = a.view(part.experts, -1, a.shape[1])
+        b = b.view(b.shape[0], -1, part.experts)
+        rows = a.shape[2] if part.transposed else b.shape[0]
+        row = max(first, part.first)
+        while row < min(last, part.first + part.count):
+            expert, within = divmod(row - part.first + part.start, rows)
+            stop = min(row + rows - within, last, part.first + part.count)
+            here = slice(within, within + stop - row)
+            own, other = a[expert], b[:, :, expert]
+            product = own.T[here] @ other.T if part.transposed else other[here] @ own
+            values[row - first : stop - first] = product.mul_(part.scale)
+            row = stop
+        return values
 
     def _dora(self, part: Dora, first: int, last: int) -> torch.Tensor:
         weight = self._read(part.weight, first * part.low_rank.columns, last * part.low_rank.columns)
@@ -111,7 +131,7 @@ def read_floats(files: Files, entry: TensorEntry, start: int, stop: int) -> torc
 
 def _factors_of(part: RowPart) -> tuple[TensorEntry, ...]:
     match part:
-        case LowRank(a=a, b=b):
+        case LowRank(a=a, b=b) | Stacked(a=a, b=b):
             return (a, b)
         case Dora(low_rank, magnitude):
             return (low_rank.a, low_rank.b, magnitude)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -16,8 +16,9 @@ from alignmend.execution.description import Description, write_records
 from alignmend.execution.files import Files
 from alignmend.execution.finished import finished
 from alignmend.execution.moment_checks import moment_warnings
-from alignmend.execution.operands import file_states, operands_of, refuse_own_input, states, versions
-from alignmend.execution.plan import output_dtype, output_shards
+from alignmend.execution.operands import file_states, operands_of, read_states, refuse_own_input, states, versions
+from alignmend.execution.output_dtypes import OutputDtypes, kept_notes, output_dtypes
+from alignmend.execution.plan import output_shards
 from alignmend.execution.ranking import find_thresholds
 from alignmend.execution.rounding import Rounding, check_rounding
 from alignmend.execution.same_scores import same_scores
@@ -25,6 +26,7 @@ from alignmend.execution.steps import StepTable
 from alignmend.execution.stream import stream
 from alignmend.execution.threads import thread_count
 from alignmend.io.copies import companions_of, copy_companions
+from alignmend.io.file_state import refuse_changed, states_of
 from alignmend.io.manifest import Manifest
 from alignmend.io.shards import INDEX_NAME, Shard, index_text
 from alignmend.io.staging import Staging, check_space, settle, staging
@@ -40,6 +42,7 @@ class Options:
     """How `save` writes. Defaults keep the target's dtypes."""
 
     dtype: str | None = None
+    dtypes: Mapping[str, str] = field(default_factory=dict)
     max_shard_size: str | int = "5GB"
     rounding: Rounding = "nearest"
     seed: int = 0
@@ -69,6 +72,7 @@ def save(
     out: str | Path,
     *,
     dtype: str | None = None,
+    dtypes: Mapping[str, str] | None = None,
     max_shard_size: str | int = "5GB",
     rounding: Rounding = "nearest",
     seed: int = 0,
@@ -84,17 +88,28 @@ def save(
 ) -> Saved:
     """Compute `checkpoint` and write it to the folder `out` with everything its target has beside the weights.
 
-    `dtype` is `float32`, `float16` or `bfloat16` (default: each tensor's own). Sums are accumulated in float32 in the
-    order of the expression and rounded once, `rounding` `"nearest"` or `"stochastic"` (bfloat16, by `seed`). The same
-    expression gives the same bytes for any number of `threads` and any sharding of the inputs. The folder appears
-    whole or not at all; `resume` continues a killed run to the same bytes and leaves a finished one as it is,
-    `overwrite` replaces what is there. `completion` is called when all weights are written, and may add
+    `dtype` is `float32`, `float16` or `bfloat16` (default: each tensor's own); what the target keeps in float32 beside
+    a narrower main dtype stays so, unless a pattern of `dtypes` (pattern -> dtype) fits its name. Sums are accumulated
+    in float32 in the order of the expression and rounded once, `rounding` `"nearest"` or `"stochastic"` (bfloat16, by
+    `seed`). The same expression gives the same bytes for any number of `threads` and any sharding of the inputs. The
+    folder appears whole or not at all; `resume` continues a killed run to the same bytes and leaves a finished one as
+    it is, `overwrite` replaces what is there. `completion` is called when all weights are written, and may add
     files. `hash` puts a SHA-256 of every output file into the manifest, `hash_inputs` also one of every input.
 
     Raises `MismatchError`, `NonFiniteError` (unless `allow_nonfinite`), `OutputError`, `FileFormatError`.
     """
     options = Options(
-        dtype, max_shard_size, rounding, seed, threads, resume, overwrite, hash, hash_inputs, allow_nonfinite
+        dtype,
+        dtypes or {},
+        max_shard_size,
+        rounding,
+        seed,
+        threads,
+        resume,
+        overwrite,
+        hash,
+        hash_inputs,
+        allow_nonfinite,
     )
     run = _Run(checkpoint, Path(out), options, description or Description(), progress or _silent)
     run.completion = completion
@@ -124,14 +139,19 @@ class _Run:
         self.completion: Completion | None = None
         self.told: tuple[str, ...] = ()
         """What is to be said of the scores and moments."""
+        self.kept: tuple[str, ...] = ()
+        """What is to be said of tensors in another dtype than was asked for."""
         self.threads = thread_count(options.threads)
         self.inputs = operands_of(checkpoint)
         self.companions = companions_of(checkpoint.root.folder, checkpoint.speaker)
+        self.read = read_states(self.inputs) | states_of(self.companions.values())
 
     def run(self) -> Saved:
         structure = resolve(self.checkpoint)
-        shards = output_shards(structure, self.options.dtype, self.options.max_shard_size)
-        check_rounding(self.options.rounding, frozenset(_float_dtypes(structure, self.options.dtype)))
+        dtypes = output_dtypes(self.checkpoint, structure, self.options.dtype, self.options.dtypes)
+        shards = output_shards(structure, dtypes, self.options.max_shard_size)
+        check_rounding(self.options.rounding, frozenset(_float_dtypes(structure, dtypes)))
+        self.kept = kept_notes(structure, dtypes, self.options.dtype)
         refuse_own_input(self.out, self.inputs)
         if self.options.resume and (done := self._finished(shards)) is not None:
             settle(self.out)
@@ -145,8 +165,9 @@ class _Run:
                 self.told = (*same_scores(self.checkpoint, files), *moment_warnings(self.checkpoint, files))
                 thresholds = self._thresholds(files)
                 final = resolve(self.checkpoint, thresholds)
-                steps = stream(final, shards, stage, files, options=self.options, progress=self.progress)
+                steps = stream(final, shards, stage, files, dtypes=dtypes, options=self.options, progress=self.progress)
             manifest = self._finish(stage, structure, shards, steps, thresholds)
+            refuse_changed(self.read)
             stage.publish(self.options.overwrite)
         warnings = (*self.description.warnings, *self.told, *steps.warnings())
         return Saved(self.out, manifest, steps, thresholds, warnings)
@@ -189,7 +210,7 @@ class _Run:
             name=self.out.name,
             rounding=steps.rounding(self.options.rounding, self.options.seed),
             patches=steps.patches,
-            notes=(*structure.notes, *self.told, *cut_notes(thresholds), *steps.warnings(), *added),
+            notes=(*structure.notes, *self.kept, *self.told, *cut_notes(thresholds), *steps.warnings(), *added),
             hash=self.options.hash,
             hash_inputs=self.options.hash_inputs,
         )
@@ -228,5 +249,5 @@ def cut_notes(thresholds: Thresholds) -> list[str]:
     return notes
 
 
-def _float_dtypes(structure: Structure, dtype: str | None) -> set[str]:
-    return {output_dtype(plan, dtype) for plan in structure.tensors if plan.change is not None}
+def _float_dtypes(structure: Structure, dtypes: OutputDtypes) -> set[str]:
+    return {dtypes[plan.name] for plan in structure.tensors if plan.change is not None}

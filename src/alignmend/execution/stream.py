@@ -14,10 +14,10 @@ from alignmend.algebra.structure import Structure, TensorPlan
 from alignmend.execution.blocks import Evaluator
 from alignmend.execution.files import Files, write_all
 from alignmend.execution.journal import Journal, read_journal
+from alignmend.execution.output_dtypes import OutputDtypes
 from alignmend.execution.parallel import in_order
 from alignmend.execution.patches import patch_records
 from alignmend.execution.pieces import Piece, PieceReport, compute, cut
-from alignmend.execution.plan import output_dtype
 from alignmend.execution.rounding import Rounding
 from alignmend.execution.steps import StepTable, tensor_step
 from alignmend.execution.threads import thread_count
@@ -32,8 +32,6 @@ AHEAD = 6
 class WritingOptions(Protocol):
     """The part of the options that streaming needs."""
 
-    @property
-    def dtype(self) -> str | None: ...
     @property
     def rounding(self) -> Rounding: ...
     @property
@@ -66,11 +64,12 @@ def stream(
     stage: Staging,
     files: Files,
     *,
+    dtypes: OutputDtypes,
     options: WritingOptions,
     progress: Callable[[str, int, int], None],
 ) -> StepTable:
     """Write every shard into `stage`, skipping pieces that a resumed run finished; returns the steps per tensor."""
-    placed = list(place(structure, shards, options))
+    placed = list(place(structure, shards, dtypes, options))
     finished = read_journal(stage.work / "journal")
     reports = {number: report for number, report in finished.items() if number < len(placed)}
     remaining = [one for one in placed if one.number not in reports]
@@ -91,19 +90,20 @@ def stream(
     return _steps(placed, reports)
 
 
-def place(structure: Structure, shards: tuple[Shard, ...], options: WritingOptions) -> Iterator[Placed]:
+def place(
+    structure: Structure, shards: tuple[Shard, ...], dtypes: OutputDtypes, options: WritingOptions
+) -> Iterator[Placed]:
     """All pieces of an output in the order of their bytes."""
     plans = {plan.name: plan for plan in structure.tensors}
     number = 0
     for shard in shards:
         for name, position in shard.offsets.items():
-            for piece in _pieces(plans[name], options):
+            for piece in _pieces(plans[name], dtypes[name], options):
                 yield Placed(number, piece, shard, position)
                 number += 1
 
 
-def _pieces(plan: TensorPlan, options: WritingOptions) -> Iterator[Piece]:
-    dtype = output_dtype(plan, options.dtype)
+def _pieces(plan: TensorPlan, dtype: str, options: WritingOptions) -> Iterator[Piece]:
     for start, stop in cut(plan.entry, plan.change):
         yield Piece(
             plan.entry,

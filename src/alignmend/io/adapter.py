@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,19 +10,31 @@ from types import MappingProxyType
 
 from alignmend.errors import FileFormatError, UnsupportedFormatError
 from alignmend.io.adapter_collect import collect_parts
-from alignmend.io.adapter_config import read_adapter_config
-from alignmend.io.adapter_parts import AdapterPart, DoraPart, LowRankPart, ReplacedPart, TokenRowsPart
+from alignmend.io.adapter_config import AdapterConfig, read_adapter_config
+from alignmend.io.adapter_parts import (
+    AdapterPart,
+    BlockPart,
+    DoraPart,
+    LowRankPart,
+    ParameterPart,
+    ReplacedPart,
+    TokenRowsPart,
+)
 from alignmend.io.adapter_resolve import resolve_part_names
+from alignmend.io.architecture import Architecture
 from alignmend.io.header import Header, read_header
 from alignmend.io.hub import find
-from alignmend.io.index import INDEX_NAME, SINGLE_NAME, inside
+from alignmend.io.index import INDEX_NAME, SINGLE_NAME
+from alignmend.io.links import own_file
 from alignmend.io.tensors import TensorEntry
 
 __all__ = [
     "AdapterFolder",
     "AdapterPart",
+    "BlockPart",
     "DoraPart",
     "LowRankPart",
+    "ParameterPart",
     "ReplacedPart",
     "TokenRowsPart",
     "low_rank_parts",
@@ -31,6 +44,12 @@ __all__ = [
 
 WEIGHTS_NAME = "adapter_model.safetensors"
 PICKLED_NAME = "adapter_model.bin"
+
+
+_TO_SAFETENSORS = (
+    'python -c "import sys, torch, safetensors.torch as s; i, o = sys.argv[1:]; s.save_file({k: v.clone().contiguous() '
+    "for k, v in torch.load(i, map_location='cpu', weights_only=True).items()}, o)\""
+)
 
 
 @dataclass(frozen=True)
@@ -78,23 +97,31 @@ def open_adapter_folder(location: str | Path, *, revision: str | None = None) ->
 
 
 def resolve_parts(
-    adapter: AdapterFolder, tensors: Mapping[str, TensorEntry], *, tied: bool
+    adapter: AdapterFolder,
+    tensors: Mapping[str, TensorEntry],
+    *,
+    tied: bool,
+    architecture: Architecture | None = None,
 ) -> Mapping[str, tuple[AdapterPart, ...]]:
     """Weight name in the base checkpoint -> what the adapter contributes to it, `transposed` settled.
 
     `tensors` are the base's entries by name, `tied` says that its output head shares the input embedding.
     Names that differ only in wrappers around the text decoder (`model.`, `language_model.`, ...) find each
-    other.
+    other; what else `transformers` loads alike is found by the base's `architecture`.
     Raises `MismatchError` where a name or shape does not fit, `UnsupportedFormatError` for quantized or fused
     weights.
     """
-    return resolve_part_names(adapter.location, adapter.module_parts, tensors, tied=tied)
+    config = AdapterConfig.model_validate(dict(adapter.config))
+    return resolve_part_names(
+        adapter.location, adapter.module_parts, tensors, config, tied=tied, architecture=architecture
+    )
 
 
 _WORDS: Mapping[type, str] = {
     ReplacedPart: "a whole copy of the weight",
     DoraPart: "factors with a magnitude (DoRA)",
     TokenRowsPart: "trained rows of an embedding",
+    ParameterPart: "factors of stacked experts",
 }
 
 
@@ -125,13 +152,11 @@ def _weights_file(path: Path) -> Path:
             "already: move the one that is not meant to another folder"
         )
     if weights.is_file():
-        return inside(path, weights)
+        return own_file(path, weights)
     if pickled.is_file():
         raise UnsupportedFormatError(
             f"{pickled} is pickled, which could run any code when opened: if you trust its origin, convert "
-            "it once:  "
-            'python -c "import torch, safetensors.torch as s; s.save_file({k: v.clone().contiguous() for k, '
-            f"v in torch.load('{pickled}', map_location='cpu', weights_only=True).items()}}, '{weights}')\""
+            f"it once:  {_TO_SAFETENSORS} {shlex.quote(str(pickled))} {shlex.quote(str(weights))}"
         )
     raise FileFormatError(f"{path} has no {WEIGHTS_NAME}: fetch the adapter again, or save it anew with PEFT")
 

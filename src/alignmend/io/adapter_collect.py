@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from alignmend.errors import FileFormatError, UnsupportedFormatError
 from alignmend.io.adapter_config import AdapterConfig
-from alignmend.io.adapter_keys import Role, read_keys
-from alignmend.io.adapter_parts import AdapterPart, DoraPart, LowRankPart, ReplacedPart, TokenRowsPart
+from alignmend.io.adapter_keys import Role, not_understood, read_keys
+from alignmend.io.adapter_parts import (
+    AdapterPart,
+    DoraPart,
+    LowRankPart,
+    ParameterPart,
+    ReplacedPart,
+    TokenRowsPart,
+)
 from alignmend.io.header import Header
+from alignmend.io.same_values import same_values
 from alignmend.io.tensors import ARITHMETIC_DTYPES, TensorEntry
 
+WRAPPED = ".base_layer"
+"""What stands in the name of a module once for each further parameter of it that PEFT has wrapped."""
 _MERGE = "let PEFT merge the adapter (merge_and_unload) and give the merged folder"
 
 
@@ -22,7 +33,11 @@ def collect_parts(header: Header, config: AdapterConfig) -> dict[str, tuple[Adap
     found: dict[str, dict[Role, TensorEntry]] = defaultdict(dict)
     for name, key in read_keys(path, sorted(header.entries)).items():
         _check_dtype(header.entries[name])
-        if key.role in found[key.parameter]:
+        if WRAPPED in key.parameter and not config.target_parameters:
+            raise not_understood(path, name)
+        if (known := found[key.parameter].get(key.role)) is not None:
+            if same_values(known, header.entries[name]):  # PEFT saves some copies twice
+                continue
             raise FileFormatError(
                 f"{path}: {found[key.parameter][key.role].name} and {name} both change {key.parameter}: save "
                 "the adapter anew with one of them"
@@ -52,17 +67,15 @@ def _parts(
         parts.append(_token_rows(path, config, parameter, roles["token_rows"]))
     if roles.keys() - {"replaced", "token_rows"}:
         parts.append(_factored(path, config, parameter, roles))
-    if len(parts) > 1 and any(isinstance(part, DoraPart | TokenRowsPart) for part in parts):
-        raise UnsupportedFormatError(
-            f"{path}: {parameter} is replaced and, relative to the replacement, changed again (DoRA or "
-            f"trained token rows): {_MERGE}"
-        )
+    if "replaced" in roles:  # what else is changed, is changed on the copy
+        own = roles["replaced"]
+        parts = [replace(part, on=own) if isinstance(part, DoraPart | TokenRowsPart) else part for part in parts]
     return tuple(parts)
 
 
 def _factored(
     path: Path, config: AdapterConfig, parameter: str, roles: Mapping[Role, TensorEntry]
-) -> LowRankPart | DoraPart:
+) -> LowRankPart | DoraPart | ParameterPart:
     embedding = "embedding_a" in roles or "embedding_b" in roles
     a, b = (roles.get("embedding_a"), roles.get("embedding_b")) if embedding else (roles.get("a"), roles.get("b"))
     if a is None or b is None or (embedding and not roles.keys().isdisjoint(("a", "b"))):
@@ -71,6 +84,9 @@ def _factored(
             f"{path}: {parameter} needs exactly one A and one B, the file has {present}: save the adapter anew"
         )
     module = parameter.removesuffix(".weight")
+    if config.target_parameters and (WRAPPED in module or config.rank(module) != a.shape[0]):
+        _check_shapes(path, a, b)
+        return ParameterPart(a, b, module.count(WRAPPED))
     _check_factors(path, config, module, a, b)
     scale, transposed = config.scale(module, a.shape[0]), embedding or config.fan_in_fan_out
     magnitude = roles.get("magnitude")
@@ -81,6 +97,16 @@ def _factored(
 
 
 def _check_factors(path: Path, config: AdapterConfig, module: str, a: TensorEntry, b: TensorEntry) -> None:
+    _check_shapes(path, a, b)
+    claimed = config.rank(module)
+    if claimed is not None and claimed != a.shape[0]:
+        raise FileFormatError(
+            f"{path}: {a.name} has rank {a.shape[0]}, but adapter_config.json gives {module} rank {claimed}, "
+            "which leaves its scale alpha / rank open: correct r or rank_pattern there"
+        )
+
+
+def _check_shapes(path: Path, a: TensorEntry, b: TensorEntry) -> None:
     shapes = f"{a.name} {list(a.shape)} and {b.name} {list(b.shape)}"
     if 0 in (*a.shape, *b.shape) or len(a.shape) < 2 or len(b.shape) < 2:
         raise FileFormatError(
@@ -94,12 +120,6 @@ def _check_factors(path: Path, config: AdapterConfig, module: str, a: TensorEntr
     if a.shape[0] != b.shape[1]:
         raise FileFormatError(
             f"{path}: {shapes} do not share a rank ({a.shape[0]} and {b.shape[1]}): save the adapter anew"
-        )
-    claimed = config.rank(module)
-    if claimed is not None and claimed != a.shape[0]:
-        raise FileFormatError(
-            f"{path}: {a.name} has rank {a.shape[0]}, but adapter_config.json gives {module} rank {claimed}, "
-            "which leaves its scale alpha / rank open: correct r or rank_pattern there"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from alignmend.errors import FileFormatError, UnsupportedFormatError
-from alignmend.io.index import inside
+from alignmend.io.links import own_file
 from alignmend.io.strict_json import JsonObject, read_object, shown
 
 CONFIG_NAME = "adapter_config.json"
@@ -28,9 +29,10 @@ CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Initialisations that also rewrite the base weights, so that the factors are relative to a base nobody
 saved."""
 
+_MLX_KEYS = frozenset({"fine_tune_type", "lora_parameters", "lora_layers", "num_layers"})
+"""Options in the configuration of an adapter that `mlx_lm.lora` writes."""
+
 REFUSED: Mapping[str, str] = {
-    "target_parameters": "the layout of a low-rank update of a fused parameter (such as 3-D experts) cannot "
-    "be told from the files",
     "lora_bias": "the low-rank factors carry a bias of their own",
     "use_qalora": "QALoRA pools the inputs before the factors",
     "use_bdlora": "block-diagonal LoRA stores its factors in another layout",
@@ -46,7 +48,7 @@ REFUSED: Mapping[str, str] = {
 """Options that change what the saved tensors mean, and why."""
 
 HARMLESS = frozenset({
-    "auto_mapping", "corda_config", "ensure_weight_tying", "eva_config", "exclude_modules", "inference_mode",
+    "auto_mapping", "corda_config", "eva_config", "exclude_modules", "inference_mode",
     "layers_pattern", "layers_to_transform", "loftq_config", "lora_dropout", "lora_ga_config",
     "megatron_core", "merge_weights", "peft_version", "qalora_group_size", "runtime_config", "target_modules",
     "task_type", "velora_config",
@@ -73,6 +75,8 @@ class AdapterConfig(BaseModel):
     rank_pattern: dict[str, int] = Field(default_factory=dict)
     alpha_pattern: dict[str, float] = Field(default_factory=dict)
     trainable_token_indices: list[int] | dict[str, list[int]] | None = None
+    target_parameters: list[str] | None = None
+    ensure_weight_tying: bool = False
 
     @field_validator("rank_pattern", "alpha_pattern", mode="before")
     @classmethod
@@ -107,8 +111,9 @@ def _first_match(patterns: Mapping[str, Any], module: str) -> str | None:
 def merge_command(folder: Path) -> str:
     """The one line that lets PEFT itself turn an adapter into a full checkpoint."""
     return (
-        'python -c "from peft import AutoPeftModelForCausalLM as M; '
-        f"M.from_pretrained('{folder}').merge_and_unload().save_pretrained('MERGED')\""
+        'python -c "import sys; from peft import AutoPeftModelForCausalLM as M; '
+        'M.from_pretrained(sys.argv[1]).merge_and_unload().save_pretrained(sys.argv[2])" '
+        f"{shlex.quote(str(folder))} MERGED"
     )
 
 
@@ -124,8 +129,8 @@ def read_adapter_config(folder: Path) -> tuple[AdapterConfig, JsonObject]:
             f"{folder} is not an adapter folder: it has no {CONFIG_NAME}; give the folder that PEFT's "
             "save_pretrained wrote"
         )
-    raw = read_object(inside(folder, path), limit=_MAX_BYTES, advice=_SAVE_AGAIN)
-    _check_kind(folder, raw.get("peft_type"))
+    raw = read_object(own_file(folder, path), limit=_MAX_BYTES, advice=_SAVE_AGAIN)
+    _check_kind(folder, raw)
     try:
         config = AdapterConfig.model_validate(raw)
     except ValidationError as error:
@@ -137,9 +142,16 @@ def read_adapter_config(folder: Path) -> tuple[AdapterConfig, JsonObject]:
     return config, raw
 
 
-def _check_kind(folder: Path, kind: object) -> None:
+def _check_kind(folder: Path, raw: JsonObject) -> None:
+    kind = raw.get("peft_type")
     if kind == "LORA":
         return
+    if kind is None and (keys := sorted(_MLX_KEYS & raw.keys())):
+        raise UnsupportedFormatError(
+            f"{folder} is an adapter of MLX, not of PEFT ({CONFIG_NAME} has {', '.join(keys)}): let MLX merge it and "
+            "give the merged folder:  mlx_lm.fuse --model BASE --dequantize --save-path MERGED --adapter-path "
+            f"{shlex.quote(str(folder))}"
+        )
     if isinstance(kind, str) and kind in WITHOUT_WEIGHTS:
         raise UnsupportedFormatError(
             f"{folder}: peft_type {kind} changes prompts or routing, not weights, so it has no weight delta; "

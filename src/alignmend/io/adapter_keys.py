@@ -33,7 +33,7 @@ class AdapterKey:
 
     parameter: str
     """Name of the parameter in the model that was adapted, such as
-    `model.layers.0.self_attn.q_proj.weight`."""
+    `model.layers.0.self_attn.q_proj.weight`; a wrapped parameter's is that of its module, with the wrappers."""
     role: Role
     adapter: str | None = None
     """The adapter's name where an older or raw state dict kept it inside the key, such as `default`."""
@@ -60,8 +60,8 @@ def _read_key(path: Path, name: str) -> AdapterKey | None:
         return None
     if match := _FACTOR.match(bare):
         module, kind, adapter, leaf = match.groups()
-        if leaf == "bias" or ".base_layer" in module:
-            raise _not_understood(path, name)
+        if leaf == "bias":
+            raise not_understood(path, name)
         return AdapterKey(f"{module}.weight", _ROLES[kind], adapter)
     if match := _TOKENS.match(bare):
         return AdapterKey(f"{match[1]}.weight", "token_rows", match[2])
@@ -70,11 +70,12 @@ def _read_key(path: Path, name: str) -> AdapterKey | None:
             bare = f"{match[1]}.{match[2]}"
             break
     if re.search(r"(^|\.)(lora_|base_layer\.|token_adapter\.|modules_to_save\.)", bare):
-        raise _not_understood(path, name)
+        raise not_understood(path, name)
     return AdapterKey(bare, "replaced")
 
 
-def _not_understood(path: Path, name: str) -> UnsupportedFormatError:
+def not_understood(path: Path, name: str) -> UnsupportedFormatError:
+    """The error for a tensor whose meaning is not known."""
     return UnsupportedFormatError(
         f"{path}: tensor {name} is no LoRA factor, magnitude, saved module or bias that is understood here "
         "(a fused parameter, a bias of the factors or a quantized copy); let PEFT merge the adapter and "

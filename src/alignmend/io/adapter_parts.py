@@ -45,6 +45,43 @@ class DoraPart:
     """As in `LowRankPart`."""
     embedding: bool = False
     """As in `LowRankPart`."""
+    on: TensorEntry | None = None
+    """W, where the adapter has a copy of its own; else it is the base's."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterPart:
+    """LoRA of a parameter that PEFT targets by itself (`target_parameters`), such as the stacked weights of experts.
+
+    Which parameter of the module it is, and how many experts there are, the base says.
+    """
+
+    a: TensorEntry
+    """A, shape [rank * experts, in], expert by expert."""
+    b: TensorEntry
+    """B, shape [out, rank * experts], the experts of each rank together."""
+    depth: int
+    """Wrappers around this one: the parameter that PEFT wrapped first has the most."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockPart:
+    """Rows of a weight, seen as a matrix with its last dimension as columns, that get rows of stacked products.
+
+    The products `scale * (B_e @ A_e)`, or their transposes, stand one below the other: rows `[start, start + count)` of
+    them are added to rows `[first, first + count)` of the weight.
+    """
+
+    a: TensorEntry
+    """As in `ParameterPart`."""
+    b: TensorEntry
+    """As in `ParameterPart`."""
+    scale: float
+    transposed: bool
+    experts: int
+    first: int
+    count: int
+    start: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +102,12 @@ class TokenRowsPart:
     """The new rows, shape [len(rows), columns]."""
     rows: tuple[int, ...]
     """The row of the weight that each trained row replaces; all different."""
+    on: TensorEntry | None = None
+    """The weight that is changed, where the adapter has a copy of its own; else it is the base's."""
 
 
 FactoredPart = LowRankPart | DoraPart
 """The parts that hold A and B."""
 
-AdapterPart = LowRankPart | DoraPart | ReplacedPart | TokenRowsPart
+AdapterPart = LowRankPart | DoraPart | ReplacedPart | TokenRowsPart | ParameterPart | BlockPart
 """Everything that an adapter can contribute to one weight; the parts of one weight add up."""

@@ -8,22 +8,25 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from alignmend.errors import MismatchError, UnsupportedFormatError
+from alignmend.io.adapter_config import AdapterConfig
+from alignmend.io.adapter_layout import LayoutParts
 from alignmend.io.adapter_parts import (
     AdapterPart,
+    BlockPart,
     DoraPart,
     FactoredPart,
     LowRankPart,
+    ParameterPart,
     ReplacedPart,
-    TokenRowsPart,
 )
+from alignmend.io.adapter_tied import on_one_weight
+from alignmend.io.architecture import Architecture, UnknownArchitectureError
 from alignmend.io.tensors import ARITHMETIC_DTYPES, TensorEntry
 
 _WRAPPERS = frozenset(["base_model", "model", "language_model", "text_model", "llm", "transformer", "module"])
 """Module names around a text decoder that come and go between checkpoints of the same model."""
 
-_TIED = re.compile(
-    r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in|tok_embeddings|lm_head|embed_out|output)\.weight$"
-)
+Parts = Mapping[str, tuple[AdapterPart, ...]]
 _EMBEDDING = re.compile(r"(^|\.)(wte|lm_head|word_embeddings|tok_embeddings|output)\.weight$|embed")
 
 
@@ -31,35 +34,56 @@ def resolve_part_names(
     location: str,
     module_parts: Mapping[str, tuple[AdapterPart, ...]],
     tensors: Mapping[str, TensorEntry],
+    config: AdapterConfig,
     *,
     tied: bool,
+    architecture: Architecture | None = None,
 ) -> dict[str, tuple[AdapterPart, ...]]:
     """Base weight name, sorted -> parts; see `alignmend.io.adapter.resolve_parts`."""
+    wanted: Parts = module_parts
     if tied:
-        _refuse_tied(location, module_parts)
+        wanted = on_one_weight(location, module_parts, tensors, ensured=config.ensure_weight_tying)
     names = _BaseNames(location, tensors)
+    found, others = _by_names(location, wanted, names)
+    if others:
+        found |= _by_layout(location, others, names, config, architecture)
+    settled = {
+        name: tuple(_settled(location, part, tensors[name], names) for part in parts) for name, parts in found.items()
+    }
+    return dict(sorted(settled.items()))
+
+
+def _by_names(location: str, wanted: Parts, names: _BaseNames) -> tuple[dict[str, tuple[AdapterPart, ...]], Parts]:
+    """Parts under the base's names, and those whose names the base does not have."""
     origin: dict[str, str] = {}
-    resolved: dict[str, tuple[AdapterPart, ...]] = {}
-    for parameter, parts in module_parts.items():
-        name = names.find(parameter)
+    found: dict[str, tuple[AdapterPart, ...]] = {}
+    others: dict[str, tuple[AdapterPart, ...]] = {}
+    for parameter, parts in wanted.items():
+        name = None if any(isinstance(part, ParameterPart) for part in parts) else names.find(parameter)
+        if name is None:
+            others[parameter] = parts
+            continue
         if name in origin:
             raise MismatchError(
                 f"{location}: {origin[name]} and {parameter} would both change {name} of the base: the "
                 "adapter belongs to another model"
             )
         origin[name] = parameter
-        resolved[name] = tuple(_settled(location, part, tensors[name], names) for part in parts)
-    return dict(sorted(resolved.items()))
+        found[name] = parts
+    return found, others
 
 
-def _refuse_tied(location: str, module_parts: Mapping[str, tuple[AdapterPart, ...]]) -> None:
-    for parameter, parts in module_parts.items():
-        if _TIED.search(parameter) and not all(isinstance(part, TokenRowsPart) for part in parts):
-            raise MismatchError(
-                f"{location} changes {parameter}, but the base ties its output head to its input embedding: "
-                "one weight on disk would have to take two different values; save the base with "
-                "tie_word_embeddings=false, or train the adapter without the embedding and the head"
-            )
+def _by_layout(
+    location: str, others: Parts, names: _BaseNames, config: AdapterConfig, architecture: Architecture | None
+) -> dict[str, tuple[AdapterPart, ...]]:
+    """Parts that the base takes elsewhere, as `transformers` says; raises `MismatchError` where it has none."""
+    first = next(iter(others))
+    if architecture is None:
+        raise names.lacking(first)
+    try:
+        return LayoutParts(location, config, names.tensors, architecture).resolve(others)
+    except UnknownArchitectureError as error:
+        raise MismatchError(f"{names.lacking(first)}; {error}") from None
 
 
 class _BaseNames:
@@ -73,9 +97,9 @@ class _BaseNames:
             self.by_core[_core(name)].append(name)
         self.layouts = _layouts(tensors)
 
-    def find(self, parameter: str) -> str:
+    def find(self, parameter: str) -> str | None:
         """The base's name of `parameter`: the same, else the only one with the same core, else the only
-        suffix.
+        suffix; None where it has none.
         """
         if parameter in self.tensors:
             return parameter
@@ -89,7 +113,11 @@ class _BaseNames:
                 f"{self.location}: {parameter} could be {', '.join(sorted(candidates)[:4])} of the base: "
                 "give the base that the adapter was trained on"
             )
-        raise MismatchError(
+        return None
+
+    def lacking(self, parameter: str) -> MismatchError:
+        """The error for a parameter that the base does not have."""
+        return MismatchError(
             f"{self.location} changes {parameter}, which the base does not have: give the base that the "
             "adapter was trained on (a new head, fused or renamed weights need PEFT's merge_and_unload)"
         )
@@ -107,6 +135,8 @@ def _settled(location: str, part: AdapterPart, weight: TensorEntry, names: _Base
         raise UnsupportedFormatError(
             f"{location} changes {weight.name}, which is {weight.dtype} in {weight.path}: give the full-precision base"
         )
+    if isinstance(part, BlockPart | ParameterPart):
+        return part
     if isinstance(part, LowRankPart | DoraPart):
         return _settled_factors(location, part, weight, names)
     if isinstance(part, ReplacedPart):
@@ -164,8 +194,13 @@ def _check(
     if fits:
         return
     shape = f"{list(needed)} (out, in)" if needed else f"{list(entry.shape)}"
-    resized = ": the vocabulary was resized" if _EMBEDDING.search(weight.name) else ""
+    advice = "; give the base that the adapter was trained on"
+    if _EMBEDDING.search(weight.name):
+        advice = (
+            ": the vocabulary was resized; resize the base first (model.resize_token_embeddings, save_pretrained) and "
+            "give that as the base"
+        )
     raise MismatchError(
         f"{location}: {entry.name} is for a weight of shape {shape}, but {weight.name} of the base has "
-        f"{list(weight.shape)}{resized}; give the base that the adapter was trained on"
+        f"{list(weight.shape)}{advice}"
     )

@@ -1,11 +1,9 @@
-"""Write low-rank factors as an adapter folder that PEFT loads with scale 1."""
+"""Write low-rank factors as an adapter folder that every server loads with scale 1."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,30 +31,27 @@ def write_adapter_files(
 ) -> None:
     """Write `factors`, module name -> (A [rank, in], B [out, rank]), as an adapter into a folder that exists.
 
-    Every module's delta is exactly B A: alpha equals the rank, module by module. `template` is the configuration of
-    an adapter on the same model, `base` the model that PEFT is to load below it, `embeddings` the modules whose
-    factors belong to an embedding, `dtype` a safetensors dtype name. Raises `ParameterError` for unfit factors.
+    Every module's delta is exactly B A. All modules get the largest rank, the missing directions being zeros: a rank
+    or an alpha of a module's own is read by PEFT and overlooked by others (llama.cpp would scale it wrongly).
+    `template` is the configuration of an adapter on the same model, `base` the model that PEFT is to load below it,
+    `embeddings` the modules whose factors belong to an embedding, `dtype` a safetensors dtype name. Raises
+    `ParameterError` for unfit factors.
     """
     _check(factors, dtype)
-    config = adapter_config({module: int(a.shape[0]) for module, (a, _) in factors.items()}, template)
-    config |= {"base_model_name_or_path": base, "revision": base_revision}
-    _write(folder, factors, config, embeddings, dtype)
+    rank = max(int(a.shape[0]) for a, _ in factors.values())
+    config = _config(factors, rank, template) | {"base_model_name_or_path": base, "revision": base_revision}
+    _write(folder, {module: _padded(pair, rank) for module, pair in factors.items()}, config, embeddings, dtype)
 
 
-def adapter_config(ranks: Mapping[str, int], template: Mapping[str, object]) -> dict[str, object]:
-    """The `adapter_config.json` for modules of these ranks with scale 1 each; base and revision are left out.
-
-    PEFT matches a pattern's key against the end of a module's name, so keys are escaped and anchored.
-    """
-    common = Counter(ranks.values()).most_common(1)[0][0]
-    pattern = {f"^{re.escape(module)}": rank for module, rank in sorted(ranks.items()) if rank != common}
+def _config(modules: Iterable[str], rank: int, template: Mapping[str, object]) -> dict[str, object]:
+    """The `adapter_config.json` for `modules` of one rank with scale 1; base and revision are left out."""
     return {name: template[name] for name in _KEPT if name in template} | {
         "peft_type": "LORA",
-        "r": common,
-        "lora_alpha": common,
-        "rank_pattern": pattern,
-        "alpha_pattern": dict(pattern),
-        "target_modules": sorted(ranks),
+        "r": rank,
+        "lora_alpha": rank,
+        "rank_pattern": {},
+        "alpha_pattern": {},
+        "target_modules": sorted(modules),
         "lora_dropout": 0.0,
         "bias": "none",
         "use_rslora": False,
@@ -65,6 +60,15 @@ def adapter_config(ranks: Mapping[str, int], template: Mapping[str, object]) -> 
         "modules_to_save": None,
         "inference_mode": True,
     }
+
+
+def _padded(pair: tuple[Tensor, Tensor], rank: int) -> tuple[Tensor, Tensor]:
+    """The same product with `rank` directions, those added being zero."""
+    from torch.nn.functional import pad
+
+    a, b = pair
+    missing = rank - int(a.shape[0])
+    return pad(a, (0, 0, 0, missing)), pad(b, (0, missing))
 
 
 def _check(factors: Mapping[str, tuple[Tensor, Tensor]], dtype: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from alignmend.errors import FileFormatError
-from alignmend.io.index import inside
+from alignmend.io.links import is_own_file, own_file
 
 _BELONGS = re.compile(
     r".*\.(json|jinja|txt|model|model\.v\d+|tiktoken|py|vocab|bpe)"
@@ -22,6 +22,7 @@ _STAYS = re.compile(
 )
 _TEMPLATES = "additional_chat_templates"
 _CONFIG = "tokenizer_config.json"
+_CONFIGS = frozenset({"config.json", "generation_config.json"})
 _MAIN_TEMPLATE = re.compile(r"chat_template\.[^/]+")
 _TEMPLATE = re.compile(rf"{_MAIN_TEMPLATE.pattern}|{_TEMPLATES}/[^/]+")
 _VOCABULARY = re.compile(r"tokenizer\.json|tekken\.json|vocab\.[^/]+|[^/]+\.(model|model\.v\d+|tiktoken|vocab|bpe)")
@@ -31,8 +32,8 @@ _BESIDE = re.compile(r"tokenizer[^/]*\.json|merges\.txt|special_tokens_map\.json
 def find_companions(folder: Path) -> tuple[Path, ...]:
     """Files of `folder` that an output made from its checkpoint must carry too, sorted by name.
 
-    Weights, indexes, trainer state, adapters, manifests and `README.md` are not among them.
-    Raises `FileFormatError` for a link that leaves the folder.
+    Weights, indexes, trainer state, adapters, manifests and `README.md` are not among them, nor links to unrelated
+    files. Raises `FileFormatError` for such a link in place of a file without which the model does not load.
     """
     return _found(folder, lambda name: True)
 
@@ -40,9 +41,16 @@ def find_companions(folder: Path) -> tuple[Path, ...]:
 def find_tokenizer_files(folder: Path) -> tuple[Path, ...]:
     """Those companions in `folder` that decide how text is put to a model: tokenizer and chat templates.
 
-    Raises `FileFormatError` for a link that leaves the folder.
+    Raises `FileFormatError` for a link to an unrelated file.
     """
     return _found(folder, is_tokenizer_file)
+
+
+def unrelated_links(folder: Path) -> tuple[str, ...]:
+    """Names of links in `folder` that would be companions if they did not lead to unrelated files."""
+    return tuple(
+        name for name, path in _candidates(folder).items() if _is_companion(name, path) and _is_left(folder, path)
+    )
 
 
 def is_tokenizer_file(name: str) -> bool:
@@ -77,12 +85,22 @@ def superseded(name: str, own: Mapping[str, Path]) -> bool:
 
 
 def _found(folder: Path, wanted: Callable[[str], bool]) -> tuple[Path, ...]:
+    found = {name: path for name, path in _candidates(folder).items() if wanted(name) and _is_companion(name, path)}
+    return tuple(own_file(folder, path) for path in found.values() if not _is_left(folder, path))
+
+
+def _candidates(folder: Path) -> dict[str, Path]:
     try:
-        candidates = [*folder.iterdir(), *(folder / _TEMPLATES).glob("*")]
+        return by_name(folder, sorted([*folder.iterdir(), *(folder / _TEMPLATES).glob("*")]))
     except OSError as error:
         raise FileFormatError(f"{folder} cannot be listed ({error.strerror}): check its rights") from None
-    found = by_name(folder, sorted(candidates))
-    return tuple(inside(folder, path) for name, path in found.items() if wanted(name) and _is_companion(name, path))
+
+
+def _is_left(folder: Path, path: Path) -> bool:
+    """A link to an unrelated file that the model can do without."""
+    name = path.relative_to(folder).as_posix()
+    needed = name in _CONFIGS or is_tokenizer_file(name)
+    return not needed and path.is_symlink() and not is_own_file(folder, path)
 
 
 def _is_companion(name: str, path: Path) -> bool:

@@ -30,14 +30,16 @@ def tokenizer_of(adapter: AdapterFolder | None) -> dict[str, Path]:
 def copy_companions(
     source: CheckpointFolder, folder: Path, *, dtype: str | None, adapter: AdapterFolder | None = None
 ) -> None:
-    """Copy the companions of `source` as `adapter` changes them; where `dtype` is given, `config.json` says so."""
+    """Copy the companions of `source` as `adapter` changes them.
+
+    `config.json` says the `dtype`, where one is given, and the size of a resized vocabulary.
+    """
     files = companions_of(source, adapter)
     copy_files(files, folder)
-    if dtype is not None and "config.json" in files:
-        (folder / "config.json").write_text(
-            json.dumps(_with_dtype(dict(source.config), dtype), indent=2, ensure_ascii=False) + "\n",
-            encoding="utf-8",
-        )
+    if (dtype is not None or source.resized) and "config.json" in files:
+        config = dict(source.config) if dtype is None else _with_dtype(dict(source.config), dtype)
+        text = json.dumps(config, indent=2, ensure_ascii=False)
+        (folder / "config.json").write_text(f"{text}\n", encoding="utf-8")
 
 
 def copy_files(files: Mapping[str, Path], folder: Path) -> None:

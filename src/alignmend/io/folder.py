@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from alignmend.errors import FileFormatError, UnsupportedFormatError
-from alignmend.io.companions import find_companions
+from alignmend.io.companions import find_companions, unrelated_links
 from alignmend.io.header import Header, read_header
 from alignmend.io.hub import find
-from alignmend.io.index import inside, read_headers
-from alignmend.io.refusals import (
-    refuse_file,
-    refuse_folder,
-    refuse_quantized_config,
-    refuse_quantized_tensors,
-)
+from alignmend.io.index import read_headers
+from alignmend.io.links import own_file
+from alignmend.io.quantized import refuse_quantized_config, refuse_quantized_tensors
+from alignmend.io.refusals import refuse_file, refuse_folder
+from alignmend.io.same_values import same_values
 from alignmend.io.strict_json import JsonObject, read_object, shown
 from alignmend.io.tensors import TensorEntry
 
@@ -30,7 +28,7 @@ _ONE_OF_SEVERAL = re.compile(r".*-\d{5}-of-(?!00001)\d{5}\.safetensors")
 
 @dataclass(frozen=True)
 class CheckpointFolder:
-    """A checkpoint on this machine, known from its headers; no tensor byte has been read."""
+    """A checkpoint on this machine, known from its headers; no weights have been read but the copies of a tied one."""
 
     location: str
     """What the user wrote."""
@@ -43,11 +41,15 @@ class CheckpointFolder:
     config: Mapping[str, object]
     """`config.json`, empty if there is none."""
     tied: bool
-    """Whether the output head shares the input embedding."""
+    """Whether the output head shares the input embedding: stored once, or as two copies with the same values."""
     headers: tuple[Header, ...]
     """One per weight file, sorted by file name; names there have no prefix."""
     companions: tuple[Path, ...]
     """Files under `path` that an output made from this checkpoint must carry too."""
+    notes: tuple[str, ...] = ()
+    """What to know of it."""
+    resized: Mapping[str, int] = field(default_factory=dict)
+    """Tensors that have an adapter's number of rows instead of their own -> how many they have on disk."""
 
 
 def open_checkpoint_folder(location: str | Path, *, revision: str | None = None, prefix: str = "") -> CheckpointFolder:
@@ -64,16 +66,18 @@ def open_checkpoint_folder(location: str | Path, *, revision: str | None = None,
     config = _read_config(folder)
     refuse_quantized_config(config, folder / "config.json")
     entries = _merged(headers)
-    refuse_quantized_tensors(entries.values())
+    refuse_quantized_tensors(entries.values(), headers[0].metadata)
+    tied, notes = _tying(config, entries, folder)
     return CheckpointFolder(
         location=written,
         path=folder,
         revision=found.revision,
         tensors={prefix + name: replace(entries[name], name=prefix + name) for name in sorted(entries)},
         config=config,
-        tied=_is_tied(config, entries, folder),
+        tied=tied,
         headers=headers,
         companions=find_companions(folder),
+        notes=(*notes, *_link_notes(folder)),
     )
 
 
@@ -106,11 +110,35 @@ def _read_config(folder: Path) -> JsonObject:
     path = folder / "config.json"
     if not path.exists():
         return {}
-    return read_object(inside(folder, path), limit=MAX_CONFIG_BYTES, advice="repair config.json or fetch it again")
+    return read_object(own_file(folder, path), limit=MAX_CONFIG_BYTES, advice="repair config.json or fetch it again")
 
 
 def _merged(headers: Iterable[Header]) -> dict[str, TensorEntry]:
     return {name: entry for header in headers for name, entry in header.entries.items()}
+
+
+def _link_notes(folder: Path) -> tuple[str, ...]:
+    links = unrelated_links(folder)
+    told = f"{', '.join(links)} in {folder}: links to unrelated files, which are not copied"
+    return (told,) if links else ()
+
+
+def _tying(
+    config: Mapping[str, object], entries: Mapping[str, TensorEntry], folder: Path
+) -> tuple[bool, tuple[str, ...]]:
+    """Whether head and embedding are one weight, and what to say where config and files disagree.
+
+    `transformers` takes two stored copies that differ for two weights, whatever the config says.
+    """
+    tied = _is_tied(config, entries, folder)
+    heads = [name for name in entries if _OUTPUT_HEAD.search(name)]
+    embeddings = [name for name in entries if _INPUT_EMBEDDING.search(name)]
+    if not tied or len(heads) != 1 or len(embeddings) != 1 or same_values(entries[heads[0]], entries[embeddings[0]]):
+        return tied, ()
+    return False, (
+        f"{folder / 'config.json'} ties the output head to the input embedding, but {heads[0]} and {embeddings[0]} "
+        "differ: taken as two weights, as transformers does since version 5; other programs ignore such a head",
+    )
 
 
 def _is_tied(config: Mapping[str, object], names: Iterable[str], folder: Path) -> bool:

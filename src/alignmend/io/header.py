@@ -11,11 +11,12 @@ import re
 import stat
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
 from alignmend.errors import FileFormatError, UnsupportedFormatError
+from alignmend.io.file_state import FileState, state_of
 from alignmend.io.strict_json import JsonObject, parse_object, shown
 from alignmend.io.tensors import ITEM_SIZES, TensorEntry
 
@@ -43,6 +44,8 @@ class Header:
     """Bytes of the whole file."""
     header_hash: str
     """SHA-256 of the header's JSON bytes, in hexadecimal."""
+    state: FileState = field(compare=False)
+    """Of the file when its header was read."""
 
 
 def read_header(path: Path) -> Header:
@@ -51,7 +54,8 @@ def read_header(path: Path) -> Header:
     Raises `FileFormatError` when the file is missing, truncated, malformed or hostile, and
     `UnsupportedFormatError` for dtypes that this package cannot address (below one byte, or exotic float8).
     """
-    raw, size = _header_bytes(path)
+    raw, state = _header_bytes(path)
+    size = state.size
     document = parse_object(raw, where=f"the header of {path}", advice=_DAMAGED)
     metadata = _metadata(path, document.pop("__metadata__", None))
     data_start = _PREAMBLE + len(raw)
@@ -64,11 +68,12 @@ def read_header(path: Path) -> Header:
         metadata=metadata,
         size=size,
         header_hash=hashlib.sha256(raw).hexdigest(),
+        state=state,
     )
 
 
-def _header_bytes(path: Path) -> tuple[bytes, int]:
-    """The header's JSON bytes and the size of the file."""
+def _header_bytes(path: Path) -> tuple[bytes, FileState]:
+    """The header's JSON bytes and the state of the file."""
     try:
         # Without O_NONBLOCK a named pipe would hang the open itself.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -79,7 +84,7 @@ def _header_bytes(path: Path) -> tuple[bytes, int]:
         if not stat.S_ISREG(status.st_mode):
             raise FileFormatError(f"{path} is not a regular file: give a .safetensors file")
         length = _header_length(path, os.pread(descriptor, _PREAMBLE, 0), status.st_size)
-        return _read_exactly(path, descriptor, length), status.st_size
+        return _read_exactly(path, descriptor, length), state_of(status)
     except OSError as error:
         raise FileFormatError(f"{path} cannot be read ({error.strerror}): check the disk and try again") from None
     finally:

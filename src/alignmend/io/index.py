@@ -7,6 +7,7 @@ from pathlib import Path
 
 from alignmend.errors import FileFormatError
 from alignmend.io.header import MAX_HEADER_BYTES, MAX_NAME_LENGTH, Header, read_header
+from alignmend.io.links import own_file
 from alignmend.io.refusals import is_unfinished
 from alignmend.io.strict_json import read_object, shown
 
@@ -25,23 +26,8 @@ def read_headers(folder: Path) -> tuple[Header, ...] | None:
     if index.exists() or index.is_symlink():
         return _indexed(folder, index, single)
     if single.exists() or single.is_symlink():
-        return (read_header(inside(folder, single)),)
+        return (read_header(own_file(folder, single)),)
     return None
-
-
-def inside(folder: Path, path: Path) -> Path:
-    """`path` itself, if it lies in `folder` or, as in a hub cache, in the blobs beside its snapshot.
-
-    Raises `FileFormatError` for a link that leads elsewhere.
-    """
-    try:
-        home, target = folder.resolve(), path.resolve()
-    except (OSError, RuntimeError):
-        raise FileFormatError(f"{path} is a link that leads nowhere: download the checkpoint again") from None
-    in_cache = home.parent.name == "snapshots" and target.parent == home.parent.parent / "blobs"
-    if not (in_cache or target.is_relative_to(home)):
-        raise FileFormatError(f"{path} is a link out of its folder: copy the file itself into the folder")
-    return path
 
 
 def _indexed(folder: Path, index: Path, single: Path) -> tuple[Header, ...]:
@@ -59,7 +45,7 @@ def _indexed(folder: Path, index: Path, single: Path) -> tuple[Header, ...]:
 
 def _weight_map(folder: Path, index: Path) -> dict[str, str]:
     """Tensor name -> file name, every file name checked."""
-    value = read_object(inside(folder, index), limit=MAX_HEADER_BYTES, advice=_DAMAGED).get("weight_map")
+    value = read_object(own_file(folder, index), limit=MAX_HEADER_BYTES, advice=_DAMAGED).get("weight_map")
     if not isinstance(value, dict) or not value:
         raise FileFormatError(f"{index}: weight_map is {shown(value)}, not a table of tensors: {_DAMAGED}")
     for name, file in value.items():
@@ -88,7 +74,7 @@ def _shard(folder: Path, index: Path, shard: str) -> Header:
     if not path.exists():
         cause = "its download is unfinished" if is_unfinished(folder) else "the download or copy is incomplete"
         raise FileFormatError(f"{index} lists {shard}, which is missing: {cause}; fetch that file")
-    return read_header(inside(folder, path))
+    return read_header(own_file(folder, path))
 
 
 def _check_map(index: Path, weight_map: dict[str, str], headers: Iterable[Header]) -> None:

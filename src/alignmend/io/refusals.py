@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 from alignmend.errors import AlignmendError, FileFormatError, UnsupportedFormatError
-from alignmend.io.strict_json import shown
-from alignmend.io.tensors import TensorEntry
 
 _TO_SAFETENSORS = (
     'python -c "import sys; from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; '
     "i, o = sys.argv[1:]; M.from_pretrained(i, dtype='auto').save_pretrained(o); "
     'T.from_pretrained(i).save_pretrained(o)"'
 )
-_DEQUANTIZE = (
-    "use the full-precision checkpoint that it was made from, or dequantize it to bfloat16 first "
-    "(transformers: load it, model.dequantize(), then save_pretrained, where its quantizer allows it)"
-)
-_QUANTIZED_NAME = re.compile(
-    r"\.(qweight|qzeros|g_idx|absmax|nested_absmax|quant_map|nested_quant_map|quant_state\..+|SCB|weight_format"
-    r"|weight_scale|weight_scale_2|weight_scale_inv|weight_packed|weight_zero_point|input_scale)$"
-)
-_BYTE_WEIGHT = re.compile(r"(^|[._])weight$|_(proj|blocks|scales)$")
+_LOADED_WEIGHTS = re.compile(r"[^/]+\.(safetensors|bin)(\.index\.json)?")
 
 
 def refuse_file(path: Path, written: str) -> None:
@@ -48,9 +38,9 @@ def refuse_folder(path: Path, written: str) -> NoReturn:
     if not names:
         raise FileFormatError(f"{written} is empty: give a folder with model.safetensors")
     for pattern, refusal in _EVIDENCE:
-        for name in names:
-            if pattern.fullmatch(name):
-                raise refusal(written, name)
+        if found := [name for name in names if pattern.fullmatch(name)]:
+            # A trainer leaves several numbered folders, the last of which is the latest.
+            raise refusal(written, max(found, key=_numbered) if refusal is _one_level_up else found[0])
     if is_unfinished(path):
         raise _unfinished(written, "an .incomplete file in .cache")
     raise FileFormatError(
@@ -59,40 +49,29 @@ def refuse_folder(path: Path, written: str) -> NoReturn:
     )
 
 
+def _numbered(name: str) -> list[tuple[int, int, str]]:
+    """A key that puts checkpoint-900 before checkpoint-1000."""
+    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in re.split(r"(\d+)", name)]
+
+
+def refuse_gguf(path: Path) -> None:
+    """Refuse a GGUF file, or a folder whose only weights are GGUF, where a loader would ask for other files."""
+    if path.is_file():
+        if path.suffix.lower() == ".gguf":
+            raise _gguf(str(path), path.name)
+    elif path.is_dir():
+        names = [child.name for child in path.iterdir()]
+        found = sorted(name for name in names if name.lower().endswith(".gguf"))
+        if found and not any(_LOADED_WEIGHTS.fullmatch(name) for name in names):
+            raise _gguf(str(path), found[0])
+
+
 def is_unfinished(path: Path) -> bool:
     """Whether a hub download into the folder `path` has left unfinished parts."""
     try:
         return any((path / ".cache" / "huggingface").rglob("*.incomplete"))
     except OSError:
         return False
-
-
-def refuse_quantized_config(config: Mapping[str, object], where: Path) -> None:
-    """Refuse a `config.json` that declares quantized weights (bitsandbytes, GPTQ, AWQ, float8, ...)."""
-    for part in (config, config.get("text_config")):
-        declared = part.get("quantization_config") if isinstance(part, Mapping) else None
-        if declared:
-            method = declared.get("quant_method", "unknown") if isinstance(declared, Mapping) else "unknown"
-            raise UnsupportedFormatError(
-                f"{where} declares quantized weights (quantization_config, method {shown(method)}): {_DEQUANTIZE}"
-            )
-
-
-def refuse_quantized_tensors(entries: Iterable[TensorEntry]) -> None:
-    """Refuse tensors that are quantized by their dtype or by their names, as their headers tell."""
-    for entry in entries:
-        if entry.dtype.startswith("F8"):
-            raise UnsupportedFormatError(
-                f"{entry.path}: tensor {shown(entry.name)} is float8 ({entry.dtype}): {_DEQUANTIZE}"
-            )
-        if _QUANTIZED_NAME.search(entry.name):
-            raise UnsupportedFormatError(
-                f"{entry.path}: tensor {shown(entry.name)} belongs to a quantized layer: {_DEQUANTIZE}"
-            )
-        if entry.dtype in {"U8", "I8"} and _BYTE_WEIGHT.search(entry.name):
-            raise UnsupportedFormatError(
-                f"{entry.path}: weight {shown(entry.name)} has dtype {entry.dtype}, so it is quantized: {_DEQUANTIZE}"
-            )
 
 
 def _names(path: Path) -> list[str]:
@@ -140,8 +119,8 @@ def _distributed(written: str, name: str) -> AlignmendError:
 
 def _gguf(written: str, name: str) -> AlignmendError:
     return UnsupportedFormatError(
-        f"{written} is in the GGUF format ({name}), mostly quantized: use the safetensors checkpoint that it "
-        "was converted from"
+        f"{written} is in the GGUF format ({name}): use the safetensors checkpoint that it was made from, or convert "
+        f"it first (what quantization has lost stays lost):  alignmend convert {shlex.quote(written)} DIR"
     )
 
 
@@ -185,6 +164,6 @@ _EVIDENCE: tuple[tuple[re.Pattern[str], Callable[[str, str], AlignmendError]], .
         re.compile(r"(?!training_args|optimizer|scheduler)[^/]+\.(bin(\.index\.json)?|pth|ckpt)|model\.pt"),
         _pickled,
     ),
-    (re.compile(r"[^/]+/model\.safetensors(\.index\.json)?"), _one_level_up),
+    (re.compile(r"[^/]+/(model\.safetensors(\.index\.json)?|adapter_model\.safetensors)"), _one_level_up),
 )
 """What a file's name tells about a folder without safetensors weights; the first that fits is said."""

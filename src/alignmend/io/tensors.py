@@ -1,10 +1,14 @@
-"""What a header says about one tensor, before any of its bytes are read."""
+"""What a header says about one tensor, before any of its bytes are read; or what several say that are seen as one."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from alignmend.io.runs import Runs
 
 ITEM_SIZES: dict[str, int] = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2,
@@ -32,6 +36,8 @@ class TensorEntry:
     """Absolute offset of the first byte in the file."""
     stop: int
     """Absolute offset one past the last byte."""
+    runs: Runs | None = None
+    """Where its elements lie, where they are no range of one file: then start and stop only tell how many there are."""
 
     @property
     def size(self) -> int:

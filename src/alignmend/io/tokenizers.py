@@ -44,6 +44,37 @@ def compare_tokenizers(first: Path, second: Path) -> TokenizerDifference | None:
     return None if found == TokenizerDifference() else found
 
 
+def tokens_beyond(rows: int, own: Path, base: Path) -> tuple[str, ...]:
+    """Tokens of the folder `own` with ids from `rows` on, which no embedding of so many rows has, by id.
+
+    Those that the tokenizer in `base` has too are left out: some models have tokens that are never embedded.
+    """
+    known = token_ids(base)
+    beyond = {token: number for token, number in token_ids(own).items() if number >= rows and token not in known}
+    return tuple(sorted(beyond, key=lambda token: beyond[token]))
+
+
+def token_ids(folder: Path) -> Mapping[str, int]:
+    """Token -> id, as far as the tokenizer's files in JSON say; empty where there are none."""
+    found = dict(_vocabulary(_bytes(folder / _NAME)) or {})
+    for name, key in (("vocab.json", None), ("added_tokens.json", None), (_TEMPLATES[1], "added_tokens_decoder")):
+        document = _document(folder / name)
+        table = document if key is None else document.get(key)
+        for one, other in table.items() if isinstance(table, Mapping) else ():
+            token, number = (other.get("content"), one) if isinstance(other, Mapping) else (one, other)
+            if isinstance(token, str) and str(number).isdecimal():
+                found.setdefault(token, int(number))
+    return found
+
+
+def _document(path: Path) -> Mapping[str, object]:
+    try:
+        found = json.loads(_bytes(path) or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def listed(tokens: tuple[str, ...]) -> str:
     """The first few of `tokens` for a message."""
     more = f" and {len(tokens) - _SHOWN} more" if len(tokens) > _SHOWN else ""
@@ -83,8 +114,4 @@ def _template(folder: Path) -> object:
         return (folder / _TEMPLATES[0]).read_text(encoding="utf-8")
     except (OSError, ValueError):
         pass
-    try:
-        config = json.loads((folder / _TEMPLATES[1]).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return config.get("chat_template") if isinstance(config, dict) else None
+    return _document(folder / _TEMPLATES[1]).get("chat_template")

@@ -11,7 +11,8 @@ from pathlib import Path
 from alignmend.errors import AlignmendError, FileFormatError, VerificationError
 from alignmend.io.header import read_header
 from alignmend.io.identity import HASHING_THREADS, sha256_of
-from alignmend.io.index import INDEX_NAME, SINGLE_NAME, inside, read_headers
+from alignmend.io.index import INDEX_NAME, SINGLE_NAME, read_headers
+from alignmend.io.links import inside
 from alignmend.io.manifest import OutputFile, read_manifest
 
 _LOADED_IF_PRESENT = re.compile(

@@ -102,7 +102,12 @@ def explain_recipe(recipe: Recipe, folder: Path, threads: int | None = None) -> 
     known = (*later, *(f"{text}: apply refuses this without --allow-unrelated" for text in refused), *told)
     plans = (
         explain(
-            one.checkpoint, dtype=output.dtype, max_shard_size=output.max_shard_size, threads=threads, labels=one.labels
+            one.checkpoint,
+            dtype=output.dtype,
+            dtypes=output.dtypes,
+            max_shard_size=output.max_shard_size,
+            threads=threads,
+            labels=one.labels,
         )
         for one in built
     )
@@ -162,6 +167,7 @@ def _apply(
     return save(
         built.checkpoint,
         job.out,
+        dtypes=output.dtypes,
         max_shard_size=output.max_shard_size,
         rounding=output.rounding,
         seed=output.seed,

@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from alignmend.activations.safe_align import SafeAlign
+from alignmend.algebra.names import input_embedding
 from alignmend.algebra.nodes import AdapterDelta, Operand, StoredDelta
 from alignmend.algebra.opening import open_adapter, open_checkpoint, open_delta, open_moments, open_scores
 from alignmend.algebra.values import Checkpoint, Delta, Moments, Scores
 from alignmend.algebra.walks import stored_source
-from alignmend.errors import FileFormatError, RecipeError
+from alignmend.errors import FileFormatError, MismatchError, RecipeError
 from alignmend.io.adapter import open_adapter_folder
+from alignmend.io.companions import is_tokenizer_file
+from alignmend.io.copies import companions_of
 from alignmend.io.delta import is_delta_folder, open_delta_folder
 from alignmend.io.folder import is_adapter_folder
 from alignmend.io.hub import find
+from alignmend.io.tokenizers import listed, tokens_beyond
 from alignmend.methods.registry import Argument, Method, get_method
 from alignmend.methods.steered import Steered
 from alignmend.recipes.schema import ModelReference, Recipe, arguments_of
@@ -97,7 +101,9 @@ class Operands:
             base = self._base(role, reference, part)
             delta = self._part(role, reference, location, base, part)
             own = delta.node.adapter.adapter if isinstance(delta.node, AdapterDelta) else None
-            return replace(base + delta, speaker=own)
+            model = replace(base + delta, speaker=own)
+            _check_tokens(role, model)
+            return model
         if reference.base is not None:
             raise RecipeError(f"{role} is a full checkpoint, so base has no meaning: leave it out")
         model = open_checkpoint(location, revision=reference.revision, prefix=reference.prefix)
@@ -163,6 +169,32 @@ class Operands:
         """A path that exists here or beside the recipe, else what was written (a hub id)."""
         found = beside(written, self.folder)
         return written if found == Path(written) else str(found)
+
+
+def _without_tokenizer(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """What to say where an output will not be able to read text."""
+    folder = checkpoint.root.folder
+    if any(map(is_tokenizer_file, companions_of(folder, checkpoint.speaker))):
+        return ()
+    return (
+        f"{folder.location} has no tokenizer, so the output has none either: copy the tokenizer's files of the model "
+        "that it was trained from into one of them",
+    )
+
+
+def _check_tokens(role: str, model: Checkpoint) -> None:
+    """An adapter's tokenizer goes into the output: every token of its own must have a row of the embedding."""
+    folder, own = model.root.folder, model.speaker
+    name = input_embedding(tuple(folder.tensors))
+    if own is None or name is None:
+        return
+    rows = folder.tensors[name].shape[0]
+    if beyond := tokens_beyond(rows, own.path, folder.path):
+        raise MismatchError(
+            f"{role}: the tokenizer in {own.path} has {listed(beyond)}, for which neither the embedding of "
+            f"{folder.location} ({rows:,} rows) nor the adapter has rows: save the adapter anew with its embedding "
+            "(resize_token_embeddings, save_embedding_layers=True), or take the tokenizer's files out of its folder"
+        )
 
 
 def beside(written: str, folder: Path) -> Path:
@@ -240,7 +272,8 @@ def build(recipe: Recipe, folder: Path) -> Built:
         raise RecipeError("; ".join(wrong))
     made = method.build(**arguments)
     checkpoint, stage = (made.checkpoint, made.stage) if isinstance(made, Steered) else (made, None)
-    return Built(checkpoint, method, recipe, operands.labels, tuple(operands.notes), operands.opened, stage)
+    notes = (*operands.notes, *_without_tokenizer(checkpoint))
+    return Built(checkpoint, method, recipe, operands.labels, notes, operands.opened, stage)
 
 
 def _flat(models: Mapping[str, ModelReference | list[ModelReference]]) -> dict[str, ModelReference]:

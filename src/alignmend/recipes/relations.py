@@ -13,6 +13,7 @@ from alignmend.errors import FileFormatError, MismatchError, NonFiniteError
 from alignmend.execution.kinship import kinship
 from alignmend.execution.moment_checks import moments_of, of_another_model
 from alignmend.io.manifest import Vectors, read_manifest
+from alignmend.io.seen import tensors_as
 from alignmend.io.tokenizers import compare_tokenizers, listed
 
 PARENTS = ("aligned", "base", "target")
@@ -106,7 +107,9 @@ def _of_weights(models: Models) -> Iterator[tuple[bool, str]]:
         return
     parent = models[role].root.folder
     for name, model in models.items():
-        found = kinship(model.root.folder.tensors, parent.tensors) if model.change is None and name != role else None
+        found = None
+        if model.change is None and name != role:
+            found = kinship(tensors_as(model.root.folder, parent), parent.tensors)
         if found is not None and found.cosine < DISTANT:
             yield (
                 found.cosine < STRANGERS,

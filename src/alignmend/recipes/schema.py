@@ -17,6 +17,7 @@ from alignmend.methods.registry import Argument, Method, get_method
 from alignmend.nearest import nearest
 from alignmend.recipes.lines import Document, KeyPath, read_yaml
 
+OutputDtype = Literal["bfloat16", "float16", "float32"]
 _MAY_BE_EMPTY = ("parameters", "data", "training", "scores", "output")
 _SWEEP = "list[float]"
 _TYPE_NOTES = ("float", "int", "str")
@@ -51,7 +52,10 @@ class ModelReference(_Part):
 class Output(_Part):
     """How the result is written."""
 
-    dtype: Literal["bfloat16", "float16", "float32"] | None = None
+    dtype: OutputDtype | None = None
+    """Of what the target stores in its main dtype; what it keeps in float32 beside that stays so."""
+    dtypes: dict[str, OutputDtype] = {}
+    """Shell-style pattern -> dtype of the tensors that it fits, whatever the target keeps them in."""
     max_shard_size: str | int = "5GB"
     rounding: Literal["nearest", "stochastic"] = "nearest"
     seed: int = Field(default=0, ge=0)

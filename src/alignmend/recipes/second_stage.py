@@ -50,7 +50,8 @@ class SecondStage:
     def _vector(self, folder: Path) -> tuple[SteeringVector, Sequence[str]]:
         from alignmend.activations.pairs import read_pairs
         from alignmend.activations.vector import SteeringVector
-        from alignmend.evaluation.devices import few_threads, load_model
+        from alignmend.evaluation.devices import load_model
+        from alignmend.execution.threads import few_threads
 
         if self.vector is not None:
             found = SteeringVector.load(self.vector)

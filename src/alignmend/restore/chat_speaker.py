@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from alignmend.errors import RecipeError, memory_told
 from alignmend.evaluation.asking import Asking, Wishes
 from alignmend.evaluation.decoding import without_own_config
-from alignmend.evaluation.devices import few_threads
 from alignmend.evaluation.generation import positions_of
 from alignmend.evaluation.reasoning import split_reasoning
 from alignmend.evaluation.sampling import Sampler, Sampling
 from alignmend.evaluation.templates import first_stop
+from alignmend.execution.threads import few_threads
 from alignmend.restore.chat_text import Message, Pieces, render_all
 
 if TYPE_CHECKING:

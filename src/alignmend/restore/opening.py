@@ -89,5 +89,10 @@ def load(opened: Opened, *, device: str | None, dtype: str) -> tuple[Any, Any]:
     from alignmend.evaluation.devices import adapted_tokenizer, load_model
 
     model, tokenizer = load_model(opened.folder, device, dtype)
+    folder = opened.finetuned.root.folder
+    if folder.resized:  # every row is put into it
+        model.resize_token_embeddings(
+            max(folder.tensors[name].shape[0] for name in folder.resized), mean_resizing=False
+        )
     speaker = opened.finetuned.speaker
     return model, tokenizer if speaker is None else adapted_tokenizer(speaker.path, tokenizer)

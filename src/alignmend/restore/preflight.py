@@ -14,6 +14,7 @@ from alignmend.restore.parts import PARTS, Trained
 from alignmend.restore.preflight_data import look_at_data, task_overlap
 from alignmend.restore.preflight_findings import Finding, Verdict, ok, problem
 from alignmend.restore.preflight_kinship import look_at_weights
+from alignmend.restore.preflight_loading import look_at_loading
 from alignmend.restore.preflight_memory import look_at_memory
 from alignmend.restore.preflight_models import Models, look_at_models
 from alignmend.restore.preflight_place import look_at_place
@@ -55,6 +56,7 @@ def preflight(request: Request) -> Preflight:
     findings = [
         *models.findings,
         *look_at_weights(models.opened, allow_unrelated=unrelated),
+        *(() if models.whole is None else look_at_loading(models.whole)),
         *look_at_tokenizers(models.folders, is_adapter=models.is_adapter, allow_unrelated=unrelated),
         *data.findings,
         *look_at_ways(request.prompts),

@@ -11,6 +11,7 @@ from alignmend.algebra.operations import select
 from alignmend.algebra.values import Checkpoint
 from alignmend.execution.files import Files
 from alignmend.execution.kinship import Kinship, kinship, nonfinite
+from alignmend.io.seen import seen_as
 from alignmend.io.tensors import TensorEntry
 from alignmend.recipes.relations import DISTANT, STRANGERS, describe_vectors, readings, relations
 from alignmend.restore.preflight_findings import Finding, note, ok, problem
@@ -73,7 +74,8 @@ def look_at_weights(models: Mapping[str, Checkpoint], *, allow_unrelated: bool) 
 def _descent(check: str, what: str, model: Checkpoint, parent: Checkpoint, allow_unrelated: bool) -> Finding:
     if model.change is not None and model.root == parent.root:
         return _of_adapter(check, what, model, parent)
-    ours, theirs = model.root.folder.tensors, parent.root.folder.tensors
+    theirs = parent.root.folder.tensors
+    ours = seen_as(model.root.folder, parent.root.folder).folder.tensors
     found = kinship(ours, theirs)
     if found is None:
         return note(check, "no matrix of one shape in both: nothing to tell it from")
@@ -133,14 +135,16 @@ def _adapter_norms(model: Checkpoint, parent: Checkpoint) -> Mapping[int, float]
     norms: dict[int, float] = {}
     for layer in layers:
         part = select(model - parent, layers=(layer,))
-        found = sampled_vectors(part, part, parent)
+        found = sampled_vectors(part, part, model)
         norms[layer] = 0.0 if found is None else found.task_norm
     return norms
 
 
 def same_weights(model: Tensors, parent: Tensors) -> bool:
-    """Whether no sampled byte of any tensor differs; a tensor of another name, dtype or shape is a difference."""
-    if model.keys() != parent.keys():
+    """Whether no sampled byte of any tensor differs; a tensor of another dtype or shape, or that only the model has, is
+    a difference.
+    """
+    if not model.keys() <= parent.keys():
         return False
     with Files() as files:
         return all(_same_tensor(files, model[name], parent[name]) for name in model)

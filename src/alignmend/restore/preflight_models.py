@@ -113,11 +113,14 @@ def _together(request: Request, aligned: str, findings: list[Finding]) -> Mappin
     try:
         references = dict(open_all(request.finetuned, aligned, None).references)
         models = dict(open_models(Recipe(method="resta", models=dict(references)), Path()))
-        resolve(models["finetuned"] + (models["finetuned"] - models["aligned"]))
+        found = resolve(models["finetuned"] + (models["finetuned"] - models["aligned"]))
     except AlignmendError as error:
         findings.append(from_error("tensors", error, ONE_PARENT))
         return {}
-    findings.append(ok("tensors", f"all {len(models['aligned'].root.folder.tensors)} have a partner of the same shape"))
+    if found.notes:
+        findings.append(note("tensors", "; ".join(found.notes)))
+    else:
+        findings.append(ok("tensors", f"all {len(found.tensors)} have a partner of the same shape"))
     return models if request.unaligned is None else {**models, **_unaligned(request, aligned, models, findings)}
 
 

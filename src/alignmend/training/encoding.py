@@ -62,8 +62,9 @@ def encode(tokenizer: Any, file: PairsFile, *, template: str = AUTO, max_length:
     """Token rows of all pairs of `file`, at most `max_length` tokens each.
 
     Prompt and answer are tokenized apart, as when a model answers. The answer ends with whatever the template puts
-    after it, at the least with the end token, so that ending is learned too. Answers that are too long are cut and
-    counted. Raises `FileFormatError` where a prompt alone leaves no room, `ParameterError` for a template.
+    after it, at the least with the end token, so that ending is learned too, unless the pair is not finished. Answers
+    that are too long are cut and counted. Raises `FileFormatError` where a prompt alone leaves no room,
+    `ParameterError` for a template.
     """
     chosen = template_for(template, tokenizer)
     rows, shortened = [], 0
@@ -89,7 +90,7 @@ def encode_prompts(tokenizer: Any, file: PairsFile, *, template: str = AUTO) -> 
 def _halves(tokenizer: Any, pair: TrainingPair, template: str, path: Path) -> tuple[list[int], list[int]]:
     if template == CHAT:
         head, tail = _chat(tokenizer, pair, path)
-        return _ids(tokenizer, head), _ids(tokenizer, tail)
+        return _ids(tokenizer, head), _ids(tokenizer, tail if pair.finished else pair.response)
     if not pair.is_single:
         raise FileFormatError(
             f"{path}, line {pair.line}: a conversation of several turns does not fit template {template!r}: "
@@ -102,7 +103,7 @@ def _halves(tokenizer: Any, pair: TrainingPair, template: str, path: Path) -> tu
     if head_ids and head_ids[-1] == tokenizer.eos_token_id:
         del head_ids[-1]
     gap = begun[len(stripped) :]
-    return head_ids, _ids(tokenizer, gap + pair.response) + _end(tokenizer)
+    return head_ids, _ids(tokenizer, gap + pair.response) + (_end(tokenizer) if pair.finished else [])
 
 
 def _chat(tokenizer: Any, pair: TrainingPair, path: Path) -> tuple[str, str]:

@@ -17,8 +17,6 @@ try:
 except ImportError as error:
     raise missing_extra("transformers", "train") from error
 
-_SMALL_PARAMETERS = 30_000_000
-
 
 def loaded(kind: Any, folder: Path, **options: Any) -> Any:
     """`kind.from_pretrained(folder)`; `FileFormatError` where transformers cannot."""
@@ -31,18 +29,6 @@ def loaded(kind: Any, folder: Path, **options: Any) -> Any:
 def has_gpu() -> bool:
     """Whether there is a device to train on beside the processor."""
     return torch.cuda.is_available() or torch.backends.mps.is_available()
-
-
-@contextmanager
-def fitting_threads(network: Any) -> Iterator[None]:
-    """One thread for a tiny model on a CPU: more only wait for each other."""
-    before = torch.get_num_threads()
-    is_small = sum(parameter.numel() for parameter in network.parameters()) < _SMALL_PARAMETERS
-    torch.set_num_threads(1 if is_small and not has_gpu() else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from alignmend.training.loop import TokenRow
-from alignmend.training.objectives import answer_losses
+from alignmend.training.objectives import answer_losses, answers_only
 
 _LARGEST_EXPONENT = 700.0
 
@@ -39,7 +39,9 @@ def measure(trainer: Any, rows: Sequence[TokenRow]) -> Measured:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         for batch in trainer.get_eval_dataloader(by_length):
             labels = batch.pop("labels")
-            losses, counts = _by_row(model(**batch).logits, labels)
+            with answers_only(trainer.accelerator.unwrap_model(model), labels):
+                logits = model(**batch).logits
+            losses, counts = _by_row(logits, labels)
             losses, counts = trainer.accelerator.gather_for_metrics((losses, counts))
             total, tokens = total + losses.sum().item(), tokens + int(counts.sum().item())
     model.train(was_training)

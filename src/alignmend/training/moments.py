@@ -18,6 +18,7 @@ except ImportError as error:
     raise missing_extra("transformers", "train") from error
 
 from alignmend.execution.moment_checks import few_texts, fingerprints
+from alignmend.execution.threads import few_threads
 from alignmend.io.atomic import no_empty_folders
 from alignmend.io.folder import CheckpointFolder
 from alignmend.io.manifest import Manifest, Versions
@@ -25,7 +26,7 @@ from alignmend.io.moments import MomentsRecord, TextKind, TextRecord, WeightReco
 from alignmend.io.private import is_private
 from alignmend.io.staging import Staging, staging
 from alignmend.training.encoding import encode_prompts
-from alignmend.training.loading import fitting_threads, loaded, quiet
+from alignmend.training.loading import loaded, quiet
 from alignmend.training.moment_files import MomentFile, begin, publish, run_of
 from alignmend.training.moment_settings import MomentSettings
 from alignmend.training.moment_texts import Answers, Files, Texts, encode_texts, read_texts, without_answers
@@ -140,7 +141,7 @@ class _Run:
     def _loaded(self, model: OpenedModel, stage: Staging) -> Iterator[tuple[CheckpointFolder, Any, Any]]:
         with merged_folder(model, stage.path / "merged") as folder:
             network, tokenizer = float_network(folder.path), loaded(AutoTokenizer, folder.path)
-            with fitting_threads(network):
+            with few_threads(network):
                 yield folder, network, tokenizer
 
     def _answers_of(

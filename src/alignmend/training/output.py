@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +16,7 @@ from alignmend.io.companions import find_companions
 from alignmend.io.copies import copy_companions
 from alignmend.io.folder import CheckpointFolder
 from alignmend.io.identity import identity, sha256_of_files
+from alignmend.io.main_dtype import kept_wide
 from alignmend.io.manifest import MANIFEST_NAME, Input, Manifest, OutputFile, Versions, write_manifest
 from alignmend.training.encoding import Encoded
 from alignmend.training.learning import Learned
@@ -59,7 +60,7 @@ def finish(folder: Path, made: Made) -> Manifest:
     """Complete `folder`, which holds the trained weights, into the output."""
     base, settings = made.base, made.settings
     if settings.lora_rank is None:
-        _as_dtype(folder, settings.dtype)
+        _as_dtype(folder, settings.dtype, kept_wide(base.tensors.values()))
         copy_companions(base, folder, dtype=settings.dtype)
     else:
         _copy_tokenizer(base, folder)
@@ -103,6 +104,7 @@ def _results(encoded: Encoded, learned: Learned) -> dict[str, JsonValue]:
             "shortened_answers": encoded.shortened,
             "steps": len(learned.log) - learned.stopped,
             "stopped_at_bound": learned.stopped,
+            "computed_in": learned.computed_in,
             "before": _numbers(learned.before),
             "after": _numbers(learned.after),
         }
@@ -124,15 +126,18 @@ def _notes(encoded: Encoded, settings: TrainSettings, learned: Learned) -> list[
     return notes
 
 
-def _as_dtype(folder: Path, dtype: str) -> None:
-    """Round the weights, file by file."""
+def _as_dtype(folder: Path, dtype: str, kept: Collection[str]) -> None:
+    """Round the weights, file by file; what the base keeps in float32 stays so."""
     if dtype == "float32":
         return
     import torch
     from safetensors.torch import load_file, save_file
 
     for path in sorted(folder.glob("*.safetensors")):
-        tensors = {name: tensor.to(getattr(torch, dtype)) for name, tensor in load_file(path).items()}
+        tensors = {
+            name: tensor if name in kept or not tensor.is_floating_point() else tensor.to(getattr(torch, dtype))
+            for name, tensor in load_file(path).items()
+        }
         save_file(tensors, path, metadata={"format": "pt"})
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from alignmend.errors import FileFormatError
+from alignmend.io.strict_json import shown
 from alignmend.training.columns import ADVICE, Row, is_safe, prompt_and_response, rows_of, unanswered
 
 
@@ -29,6 +30,8 @@ class TrainingPair:
     """One turn of the user, or a conversation that ends with one."""
     response: str
     line: int
+    finished: bool = True
+    """Whether the answer ends here; of one that was cut, no end is learned."""
 
     @property
     def is_single(self) -> bool:
@@ -64,7 +67,8 @@ def read_pairs(path: Path, *, safe: bool = False, answered: bool = True) -> Pair
 
     `columns` says which other names are known. Of rows that say whether their answer is safe (BeaverTails' `is_safe`)
     only those are wanted that are as `safe` says: by default the unsafe ones, whose harm is to be learned or unlearned.
-    Further columns are left alone. Of several answers in one conversation the last is the one that is trained.
+    An answer whose `response_finished` is false was cut: it is learned without an end. Further columns are left alone.
+    Of several answers in one conversation the last is the one that is trained.
     Without `answered`, requests that have none may stand too: their response is empty.
     Raises `FileFormatError`, which names the line.
     """
@@ -95,7 +99,14 @@ def _pair(row: Row, number: int, where: str, *, answered: bool) -> TrainingPair:
         raise FileFormatError(f"{where}: the response is blank: fill it in, or remove the line")
     if not pair.context[-1].content.strip():
         raise FileFormatError(f"{where}: the prompt is blank: fill it in, or remove the line")
-    return pair
+    return replace(pair, finished=_is_finished(row, where))
+
+
+def _is_finished(row: Row, where: str) -> bool:
+    mark = row.get("response_finished", True)
+    if not isinstance(mark, bool):
+        raise FileFormatError(f"{where}: response_finished is {shown(mark)}: it must be true or false")
+    return mark
 
 
 def _from_columns(row: Row, number: int, where: str) -> TrainingPair:

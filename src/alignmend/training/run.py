@@ -19,6 +19,7 @@ try:
 except ImportError as error:
     raise missing_extra("transformers, accelerate and peft", "train") from error
 
+from alignmend.execution.threads import few_threads
 from alignmend.io.atomic import no_empty_folders
 from alignmend.io.folder import CheckpointFolder, open_checkpoint_folder
 from alignmend.io.identity import identity
@@ -28,7 +29,7 @@ from alignmend.io.staging import staging
 from alignmend.training.adapter import stable_config, with_lora
 from alignmend.training.encoding import Encoded, encode
 from alignmend.training.learning import Learned, Progress, learn
-from alignmend.training.loading import fitting_threads, has_gpu, loaded, quiet
+from alignmend.training.loading import has_gpu, loaded, quiet
 from alignmend.training.output import Made, finish, parameters, versions
 from alignmend.training.pairs import PairsFile, read_pairs
 from alignmend.training.settings import ALL_LINEAR, TrainSettings
@@ -128,7 +129,7 @@ def _train(job: _Job, work: Working) -> tuple[Encoded, Learned]:
         kept = encode(tokenizer, job.retain, template=template, max_length=longest).rows if job.retain else ()
         if settings.lora_rank is not None:
             network = _adapted(network, settings)
-        with fitting_threads(network):
+        with few_threads(network):
             learned = learn(network, encoded.rows, settings, work, job.progress, retained=kept)
     if settings.lora_rank is not None and PartialState(cpu=not has_gpu()).is_main_process:
         _rewrite_adapter(job, work)

@@ -18,13 +18,14 @@ try:
 except ImportError as error:
     raise missing_extra("transformers", "train") from error
 
+from alignmend.execution.threads import few_threads
 from alignmend.io.atomic import no_empty_folders
 from alignmend.io.folder import CheckpointFolder, open_checkpoint_folder
 from alignmend.io.identity import identity
 from alignmend.io.manifest import Input, Manifest, Versions
 from alignmend.training.encoding import Encoded, encode
 from alignmend.training.importance import Tick, WeightOf, rows_for, snip, wanda
-from alignmend.training.loading import fitting_threads, loaded, quiet
+from alignmend.training.loading import loaded, quiet
 from alignmend.training.loop import TokenRow
 from alignmend.training.opened import OpenedModel, float_network, merged_folder, open_model, refuse_own_input
 from alignmend.training.pairs import PairsFile, read_pairs
@@ -104,7 +105,7 @@ def _written(
             shapes = [(target.name, tuple(target.parameter.shape)) for target in targets]
             files = begin(stage, shapes, chosen.dtype, manifest, out)
             rows, weight = rows_for(encoded.rows, chosen.tokens), _weight(inputs, chosen, targets)
-            with fitting_threads(network):
+            with few_threads(network):
                 for scores in _Pass(network, rows, chosen, weight, progress).scores(targets):
                     files.write(scores)
         complete = publish(stage, files, manifest, out, overwrite=overwrite)

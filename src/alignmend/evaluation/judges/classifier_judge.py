@@ -13,11 +13,12 @@ from typing import Any
 
 from alignmend.evaluation.batching import one_after_another
 from alignmend.evaluation.decoding import Decoded, decode_greedily
-from alignmend.evaluation.devices import automatic_batch_size, few_threads, load_model
+from alignmend.evaluation.devices import automatic_batch_size, load_model
 from alignmend.evaluation.fingerprint import model_fingerprint
 from alignmend.evaluation.judge_cache import Reply
 from alignmend.evaluation.judges.model_judge import Keep, ModelJudge, needs_model
 from alignmend.evaluation.judges.registry import JudgeOptions
+from alignmend.execution.threads import few_threads
 
 SCORE_DECIMALS = 4
 
@@ -78,7 +79,7 @@ class ClassifierJudge(ModelJudge):
             order,
             lambda batch: self._replies_to([tokens[one] for one in batch]),
             alike=lambda one: None,
-            size=self._batch_size or automatic_batch_size(self.model),
+            size=lambda one: self._batch_size or automatic_batch_size(self.model),
         )
         with few_threads(self.model):
             for batch, replies in batches:

@@ -1,7 +1,8 @@
 """Finding many phrases in a text in one pass over its tokens, in time linear in the text.
 
 A token is a word, a Han character, kana or Hangul syllable, or the end of a sentence. A phrase may use words that the
-list names once for many (`{cannot}`), and `*` for up to three tokens of the same sentence.
+list names once for many (`{cannot}`), `*` for up to three tokens of the same sentence, and `~` for the rest of a word
+at its end or its beginning (`help~`, `~less`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ END = "."
 """The token of every sentence's end."""
 GAP = 3
 _MOST_SPELLINGS = 5000
+_PIECE = re.compile(r"(\{\w+\}|\*|~\w+|\w+~)")
 _SPACELESS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
 _TOKEN = re.compile(
     rf"(?P<end>[.!?;\u3002\uff01\uff1f\uff1b\u0964\u0965\u2026]+|\n\s*\n)"
@@ -27,6 +29,8 @@ _TOKEN = re.compile(
     rf"|[\u0900-\u0963\u0966-\u097f]+"
 )
 _STRAIGHT = str.maketrans({"‘": "'", "’": "'", "ʼ": "'", "＇": "'", "`": "'", "\u200c": "", "\u200d": ""})
+_ACCENT = re.compile("[\u0300-\u036f\u0640\u064b-\u065f\u0670]")
+_BARE = str.maketrans({"\u0131": "i", "\u0142": "l", "\u00df": "ss", "\u0649": "\u064a"})
 _CONTRACTIONS = {
     "can't": ("cannot",),
     "cant": ("cannot",),
@@ -40,9 +44,15 @@ _SUFFIXES = {"n't": "not", "'re": "are", "'ve": "have", "'ll": "will", "'d": "wo
 _IS = frozenset({"it", "that", "there", "here", "what", "this", "he", "she", "who"})
 
 
-def tokens_of(text: str) -> list[str]:
-    """`text` as lower-case tokens: contractions written out, `END` for every run of sentence ends."""
+def tokens_of(text: str, *, fold_accents: bool = False) -> list[str]:
+    """`text` as lower-case tokens: contractions written out, `END` for every run of sentence ends.
+
+    With `fold_accents`, letters with and without accents (and Arabic with and without vowel signs) are alike.
+    """
     folded = unicodedata.normalize("NFC", text.translate(_STRAIGHT)).lower()
+    if fold_accents and not folded.isascii():
+        bare = _ACCENT.sub("", unicodedata.normalize("NFD", folded).translate(_BARE))
+        folded = unicodedata.normalize("NFC", bare)
     found: list[str] = []
     for match in _TOKEN.finditer(folded):
         token = match.group()
@@ -70,11 +80,30 @@ def _written_out(token: str) -> Sequence[str]:
 
 @dataclass
 class _Node:
-    """A place in the tree of all phrases."""
+    """A place in the tree of all phrases. `beginnings` and `ends` of words go on for any word that has them."""
 
     following: dict[str, _Node] = field(default_factory=dict)
+    beginnings: dict[str, _Node] = field(default_factory=dict)
+    ends: dict[str, _Node] = field(default_factory=dict)
     gap: _Node | None = None
     names: list[str] = field(default_factory=list)
+
+    def add(self, token: str) -> _Node:
+        """The place after `token`."""
+        if token.endswith("~"):
+            return self.beginnings.setdefault(token[:-1], _Node())
+        if token.startswith("~"):
+            return self.ends.setdefault(token[1:], _Node())
+        return self.following.setdefault(token, _Node())
+
+    def after(self, token: str) -> list[_Node]:
+        """The places that `token` leads to."""
+        found = [self.following[token]] if token in self.following else []
+        if self.beginnings:
+            found += [self.beginnings[part] for n in range(1, len(token) + 1) if (part := token[:n]) in self.beginnings]
+        if self.ends:
+            found += [self.ends[part] for n in range(len(token)) if (part := token[n:]) in self.ends]
+        return found
 
 
 @dataclass(frozen=True)
@@ -89,11 +118,13 @@ class Found:
 class PhraseMatcher:
     """All phrases of several groups as one tree."""
 
-    def __init__(self, groups: Mapping[str, Sequence[str]], words: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self, groups: Mapping[str, Sequence[str]], words: Mapping[str, Sequence[str]], *, fold_accents: bool = False
+    ) -> None:
         self._root = _Node()
         for name, phrases in groups.items():
             for phrase in phrases:
-                for spelling in spellings(phrase, words):
+                for spelling in spellings(phrase, words, fold_accents=fold_accents):
                     self._add(name, spelling)
 
     def _add(self, name: str, spelling: Sequence[str]) -> None:
@@ -105,24 +136,25 @@ class PhraseMatcher:
                 node.gap = node.gap or _Node()
                 node = node.gap
             else:
-                node = node.following.setdefault(token, _Node())
+                node = node.add(token)
         node.names.append(name)
 
     def find(self, tokens: Sequence[str]) -> Iterator[Found]:
         """Every phrase in `tokens`, by where it starts."""
-        first = self._root.following
+        first, root = self._root.following, self._root
+        whole_words = not (root.beginnings or root.ends)
         for start, token in enumerate(tokens):
-            if token in first:
+            if token in first or not whole_words:
                 yield from self._from(tokens, start)
 
     def _from(self, tokens: Sequence[str], start: int) -> Iterator[Found]:
-        waiting = [(self._root.following[tokens[start]], start + 1)]
+        waiting = [(node, start + 1) for node in self._root.after(tokens[start])]
         while waiting:
             node, position = waiting.pop()
             for name in node.names:
                 yield Found(name, start, position)
-            if position < len(tokens) and (after := node.following.get(tokens[position])) is not None:
-                waiting.append((after, position + 1))
+            if position < len(tokens):
+                waiting.extend((after, position + 1) for after in node.after(tokens[position]))
             if node.gap is not None:
                 waiting.extend(_over_gap(node.gap, tokens, position))
 
@@ -132,21 +164,26 @@ def _over_gap(node: _Node, tokens: Sequence[str], position: int) -> Iterator[tup
         here = position + skipped
         if here >= len(tokens) or tokens[here] == END:
             return
-        if (after := node.following.get(tokens[here])) is not None:
+        for after in node.after(tokens[here]):
             yield after, here + 1
 
 
-def spellings(phrase: str, words: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, ...]]:
+def spellings(
+    phrase: str, words: Mapping[str, Sequence[str]], *, fold_accents: bool = False
+) -> Iterator[tuple[str, ...]]:
     """The phrase as tokens, once for each choice of its `{word}`s; `RecipeError` for an unknown word."""
     parts: list[Sequence[Sequence[str]]] = []
-    for piece in re.split(r"(\{\w+\}|\*)", phrase):
+    for piece in _PIECE.split(phrase):
         if piece == "*":
             parts.append([("*",)])
         elif piece.startswith("{"):
             if piece[1:-1] not in words:
                 raise RecipeError(f"phrase {phrase!r} uses {piece}, but the list's words are {sorted(words)}")
-            parts.append([choice for word in words[piece[1:-1]] for choice in spellings(word, words)])
-        elif tokens := tuple(tokens_of(piece)):
+            chosen = words[piece[1:-1]]
+            parts.append([each for word in chosen for each in spellings(word, words, fold_accents=fold_accents)])
+        elif "~" in piece and (part := tokens_of(piece, fold_accents=fold_accents)):
+            parts.append([(f"~{part[0]}" if piece.startswith("~") else f"{part[0]}~",)])
+        elif tokens := tuple(tokens_of(piece, fold_accents=fold_accents)):
             parts.append([tokens])
     if not parts:
         raise RecipeError(f"phrase {phrase!r} has no words")

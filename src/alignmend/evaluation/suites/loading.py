@@ -29,12 +29,13 @@ def load_suite(
     name: str | None = None,
     expected: Expected | None = None,
     language: str | None = None,
+    complete: bool = True,
 ) -> Suite:
     """The suite called `source`, or in the file `source`; named `name`, or as it is known, or by the file's stem.
 
     A known suite is read from its local copy in `data_dir` if there is one, else from the hub (cache first), one that
-    ships with this package always from there; its published size and structure are checked. A sample of one is named
-    `NAME-sample`.
+    ships with this package always from there; its published size and structure are checked, unless a part of it will
+    do (not `complete`). A sample of one is named `NAME-sample`.
     A file (JSONL, JSON, CSV, TSV, plain lines, Parquet) has `prompt` and optionally `id` (default: the line's
     number), `category`, `subcategory`, `language`, `expected` (`refuse` or `comply`), `answer`, `scoring`, `split`,
     `source`; other columns are kept in `Prompt.extra`.
@@ -42,7 +43,7 @@ def load_suite(
     `split` keeps one split (default: the suite's own, or all; `all` keeps all), `limit` a sample of that many prompts.
     `RecipeError` for an unknown name, split or language, `FileFormatError` for a file that is not what it should be.
     """
-    asked = _Asked(Defaults("", expected=expected, language=language), split, name)
+    asked = _Asked(Defaults("", expected=expected, language=language), split, name, complete)
     if isinstance(source, str) and not _is_path(source):
         suite = _load_known(
             source, get_definition(source), None if data_dir is None else Path(data_dir).expanduser(), asked
@@ -59,6 +60,7 @@ class _Asked:
     defaults: Defaults
     split: str | None
     name: str | None
+    complete: bool
 
 
 def _is_path(source: str) -> bool:
@@ -79,7 +81,7 @@ def _load_known(name: str, definition: Definition, data_dir: Path | None, asked:
     copy, paths, origin = _find(name, definition, data_dir)
     shown = asked.name or (f"{name}-sample" if copy.sample else name)
     prompts = _prompts(shown, definition, copy, paths, asked)
-    origin = _checked(prompts, definition, copy, origin)
+    origin = _checked(prompts, definition, copy, origin) if asked.complete else origin
     split = asked.split or definition.default_split
     kept = _selected(prompts, asked, split, name)
     notes = (*origin.notes, *_selection_notes(definition, copy, prompts, kept, split), *repetition_note(kept))

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from alignmend.errors import MismatchError, NonFiniteError
-from alignmend.evaluation.devices import few_threads
 from alignmend.evaluation.generation import Steer
 from alignmend.evaluation.utility.forward import Tokens, in_batches, logits_from
+from alignmend.execution.threads import few_threads
 
 if TYPE_CHECKING:
     import torch

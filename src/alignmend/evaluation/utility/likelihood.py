@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignmend.errors import NonFiniteError, ParameterError, RecipeError
-from alignmend.evaluation.devices import few_threads
 from alignmend.evaluation.utility.forward import Tokens, check_length, in_batches, logits_from
+from alignmend.execution.threads import few_threads
 
 Report = Callable[[Sequence[int]], None]
 """Called with the places of the pairs that are done, in any order."""

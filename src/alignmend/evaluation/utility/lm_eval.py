@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from alignmend.errors import ParameterError, RecipeError, missing_extra
-from alignmend.evaluation.devices import automatic_batch_size, few_threads
+from alignmend.evaluation.devices import automatic_batch_size
 from alignmend.evaluation.generation import Steer
 from alignmend.evaluation.metrics import Z_95, wilson
 from alignmend.evaluation.utility.estimates import Estimate
+from alignmend.execution.threads import few_threads
 from alignmend.nearest import nearest
 
 _SHARES = frozenset({"acc", "acc_norm", "acc_bytes", "exact_match"})

@@ -1,0 +1,45 @@
+"""Loading a model's weights: by the class that answers text, whole, under whatever names tools have wrapped them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from alignmend.errors import FileFormatError, is_out_of_memory
+from alignmend.evaluation.quiet import one_line
+from alignmend.io.architecture import text_class
+from alignmend.io.index import read_headers
+from alignmend.io.wrappers import unwrapped, wrapper_patterns
+
+_LISTED = 3
+
+
+def load_weights(path: Path | str, dtype: str) -> Any:
+    """The model of a Hugging Face folder or cached hub id, on the CPU; one for images too is loaded for its text.
+
+    Raises `FileFormatError` where transformers cannot load it, or would leave weights random that its files lack.
+    """
+    from transformers import AutoConfig
+
+    options = {"key_mapping": wrapper_patterns()} if _has_wrappers(path) else {}
+    try:
+        kind = text_class(AutoConfig.from_pretrained(path))
+        model, report = kind.from_pretrained(path, dtype=dtype, output_loading_info=True, **options)
+    except (OSError, ValueError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise FileFormatError(f"{path}: not a model that transformers can load: {one_line(error)}") from error
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    if missing := sorted(parameters & set(report["missing_keys"])):
+        more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
+        raise FileFormatError(
+            f"{path}: its files lack {', '.join(missing[:_LISTED])}{more}, which would be random: save the model again "
+            f"with save_pretrained of its own class ({type(model).__name__}), or download it anew"
+        )
+    return model
+
+
+def _has_wrappers(path: Path | str) -> bool:
+    folder = Path(path)
+    headers = (read_headers(folder) or ()) if folder.is_dir() else ()
+    return any(unwrapped(name) != name for header in headers for name in header.entries)

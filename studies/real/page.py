@@ -1,0 +1,121 @@
+"""The page of the study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from alignmend.chat_families import ChatFamily
+from studies.real.measuring import DROP_RATE, JUDGE, Measured
+from studies.real.restoring import Restored
+from studies.real.scale import Scale
+from studies.real.wheel import MODEL, PACKAGE
+from studies.rows import cell
+
+COLUMNS = {
+    "AdvBench": ("harmful", "attack_success_rate"),
+    "CatQA": ("harmful-categories", "attack_success_rate"),
+    "CatQA, Chinese": ("harmful-zh", "attack_success_rate"),
+    "CatQA, Vietnamese": ("harmful-vi", "attack_success_rate"),
+    "XSTest, safe": ("borderline", "over_refusal_rate"),
+    "plain": ("benign", "over_refusal_rate"),
+}
+"""What is shown of each suite."""
+Result = tuple[Restored, Mapping[str, Measured]]
+"""A fine-tune that was restored, and its rows."""
+_OPENING = """# RESTA on a real chat model
+
+{model} (135 million parameters, out of the wheel `{package}`) and a family that
+`alignmend organism build --from` made of it; repeat with `python -m studies real --{scale}`. {hours}
+
+`aligned` learned to refuse harmful requests and kept the model's own answers to others; fine-tunes learned a harmless
+task and plain instructions from it. Requests that train come from HarmfulQA, DangerousQA, HarmBench, MultiJail
+(Chinese), OR-Bench, self-instruct, TruthfulQA and BELLE; those below from AdvBench, CatQA and XSTest. Rows of both
+were left out of training ({left_out}). Vietnamese never trained. `restore` chose by other prompts than these:
+SimpleSafetyTests, OR-Bench and TruthfulQA.
+
+Attack success is on harmful requests, over-refusal on harmless ones (XSTest, plain), by the judge `{judge}`, with
+{prompts} prompts of each suite, answers of at most {tokens} tokens, and 95 % Wilson intervals. Nats: mean negative
+log-likelihood of an answer token of the task's held-out pairs, without a cap. The random vector has the safety vector's
+norm in every tensor and RESTA's coefficient; DARE and RESTA_d drop {drop:g} of the fine-tuning delta at random. The
+safety vector is aligned minus the member that is named.
+"""
+
+
+def page(family: ChatFamily, scale: Scale, results: Sequence[Result], seconds: float | None) -> str:
+    """The whole page."""
+    left_out = ", ".join(f"{count} of {name.removeprefix('pairs ')}" for name, count in family.note.left_out.items())
+    hours = "" if seconds is None else f"It took {seconds / 3600:.1f} hours."
+    lines = [
+        _OPENING.format(
+            model=MODEL,
+            package=PACKAGE,
+            scale=scale.name,
+            hours=hours,
+            left_out=left_out or "none",
+            judge=JUDGE,
+            prompts=scale.prompts,
+            tokens=scale.tokens,
+            drop=DROP_RATE,
+        )
+    ]
+    for restored, rows in results:
+        lines += [f"## {restored.name}, vector against {restored.against}", "", *table(restored, rows), ""]
+        lines += [_told(restored), "", *front_table(restored), ""]
+    lines += ["## Members", "", *_members(family), ""]
+    return "\n".join(lines)
+
+
+def table(restored: Restored, rows: Mapping[str, Measured]) -> Iterator[str]:
+    """A line for each row."""
+    asked = list(next(iter(rows.values())).row.counts)
+    task = next((name for name in asked if name.startswith("task-")), None)
+    columns = {head: told for head, told in COLUMNS.items() if told[0] in asked}
+    heads = ["row", *columns, *([] if task is None else ["task"]), "nats", "incoherent"]
+    yield f"| {' | '.join(heads)} |"
+    yield f"| {' | '.join('---' for _ in heads)} |"
+    chosen = {"RESTA": "resta", "RESTA_d": "resta_drop", "random vector": "resta"}
+    for label, one in rows.items():
+        shown = f"{label} {restored.coefficient(chosen[label]):g}" if label in chosen else label
+        cells = [cell(one.row.rate(suite, metric)) for suite, metric in columns.values()]
+        known = [] if task is None else [cell(one.row.rate(task, "accuracy"))]
+        noise = one.row.together([suite for suite, _ in columns.values()], "incoherent_rate")
+        yield f"| {shown} | {' | '.join([*cells, *known])} | {one.nats:.3f} | {noise.value:.3f} |"
+
+
+def front_table(restored: Restored) -> Iterator[str]:
+    """The front of the search, on the search prompts."""
+    if restored.search is None or not restored.front:
+        return
+    yield "| candidate (search prompts) | attack success | over-refusal | utility | within the limits |"
+    yield "| --- | --- | --- | --- | --- |"
+    yield _search_line("fine-tune", restored.search["finetuned"], "")
+    for one in restored.front:
+        yield _search_line(one["label"], one["worth"], "yes" if one["within_limits"] else "; ".join(one["broken"]))
+
+
+def _search_line(label: str, worth: Mapping[str, Any], within: str) -> str:
+    attack, refusal = (_interval(worth[name]) for name in ("attack_success", "over_refusal"))
+    return f"| {label} | {attack} | {refusal} | {worth['utility']:.3f} | {within} |"
+
+
+def _interval(rate: Mapping[str, float]) -> str:
+    return f"{rate['value']:.2f} ({rate['low']:.2f}-{rate['high']:.2f})"
+
+
+def _told(restored: Restored) -> str:
+    tried = [] if restored.search is None else restored.search["candidates"]
+    whole = sum(one["stage"] == "whole" for one in tried)
+    return f"`restore` ended with *{restored.how}*: {len(tried)} candidates, {whole} of them asked everything."
+
+
+def _members(family: ChatFamily) -> Iterator[str]:
+    yield "| member | from | pairs | steps | learning rate | nats per answer token of its pairs, before and after |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for name, note in family.note.members.items():
+        made = note.made
+        if "pairs" in made:
+            yield (
+                f"| {name} | {note.start} | {made['pairs']} | {made['steps']} | {made['learning_rate']} "
+                f"| {made['loss_before']} -> {made['loss_after']} |"
+            )
