@@ -69,6 +69,10 @@ class MissingExtraError(AlignmendError):
     """An optional dependency is not installed; names the extra that brings it."""
 
 
+class SandboxError(AlignmendError):
+    """Code that a model wrote cannot be run apart from the user's files on this machine; says why."""
+
+
 class NoMemoryError(AlignmendError):
     """Memory ran out, of this machine or of its GPU, and nothing smaller was left to try."""
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from alignmend.errors import FileFormatError, ParameterError, missing_extra
-from alignmend.evaluation.quiet import one_line, quiet_hub
+from alignmend.errors import FileFormatError, ParameterError, is_out_of_memory, missing_extra
+from alignmend.evaluation.quiet import quiet_hub
 from alignmend.evaluation.weights import load_weights
 from alignmend.execution.threads import SMALL_PARAMETERS, multiplies_bfloat16, on_cpu, parameter_count
 from alignmend.io.adapter_config import CONFIG_NAME
@@ -18,6 +18,7 @@ from alignmend.io.companions import by_name, find_tokenizer_files, is_whole_toke
 from alignmend.io.copies import copy_files
 from alignmend.io.folder import is_adapter_folder
 from alignmend.io.refusals import refuse_gguf
+from alignmend.io.pretrained import one_line, pretrained
 from alignmend.io.strict_json import read_object
 
 if TYPE_CHECKING:
@@ -69,7 +70,9 @@ def _load_adapted(folder: Path, device: str | None, dtype: str) -> tuple[Any, An
     try:
         with _quiet():
             model.load_adapter(str(folder))
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # damaged files lead the library into errors of any type
+        if is_out_of_memory(error):
+            raise
         raise FileFormatError(f"{folder}: its adapter cannot be loaded: {one_line(error)}") from error
     return model.eval(), adapted_tokenizer(folder, tokenizer)
 
@@ -111,11 +114,8 @@ def load_tokenizer(path: Path | str) -> Any:
     if not Path(path).exists() and str(path).startswith(("/", "./", "../", "~")):
         raise FileFormatError(f"{path}: no such folder; give a folder with a model, or a hub id such as org/name")
     refuse_gguf(Path(path))
-    try:
-        with quiet_hub():
-            return AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:  # what broken files make of it
-        raise FileFormatError(f"{path}: not a model that transformers can load: {one_line(error)}") from error
+    with quiet_hub():
+        return pretrained(AutoTokenizer, path)
 
 
 def device_of(name: str | None) -> torch.device:

@@ -130,7 +130,7 @@ def _whole(matrix: InputMatrix, files: Files) -> Product:
     harmful = _moment(matrix, 0, files)
     if not bool(harmful.any()):
         return Product(torch.zeros(matrix.size, matrix.size))
-    system = harmful.double()
+    system = harmful.to(torch.float64, copy=True)
     for index in range(1, len(matrix.entries)):
         system.add_(_moment(matrix, index, files), alpha=matrix.beta / len(matrix.harmless))
     system.diagonal().add_(matrix.ridge * float(harmful.diagonal().double().sum()) / matrix.size)
@@ -162,11 +162,11 @@ def _thin(matrix: InputMatrix, files: Files) -> Product:
 
 
 def _moment(matrix: InputMatrix, index: int, files: Files) -> Tensor:
-    """C as float32, [n, n], shrunk where that is asked for."""
+    """C, [n, n], as it is stored or squared in float64, shrunk where that is asked for."""
     found = _stored(matrix.entries[index], files)
     if len(found) < matrix.size:
         wide = found.double()
-        found = (wide.T @ wide).float()
+        found = wide.T @ wide
     if matrix.positions:
         return shrunk(found, matrix.positions[index])
     return found

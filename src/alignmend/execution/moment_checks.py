@@ -12,8 +12,8 @@ from alignmend.execution.files import Files
 from alignmend.execution.kinship import fingerprint
 from alignmend.io.moments import MomentsFile, MomentsRecord
 
-ENOUGH_HARMFUL = 150
-"""Texts with which over-refusal fell in every trial; with 48 it did not."""
+ENOUGH_HARMFUL = 240
+"""Texts with which over-refusal fell in every trial on organisms (150 on one real model); with 48 it did not."""
 ENOUGH_HARMLESS = 32
 """Texts of each other kind with which it did; with 16 it did not."""
 

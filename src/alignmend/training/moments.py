@@ -23,10 +23,11 @@ from alignmend.io.atomic import no_empty_folders
 from alignmend.io.folder import CheckpointFolder
 from alignmend.io.manifest import Manifest, Versions
 from alignmend.io.moments import MomentsRecord, TextKind, TextRecord, WeightRecord, open_moments_file
+from alignmend.io.pretrained import pretrained
 from alignmend.io.private import is_private
 from alignmend.io.staging import Staging, staging
 from alignmend.training.encoding import encode_prompts
-from alignmend.training.loading import loaded, quiet
+from alignmend.training.loading import quiet
 from alignmend.training.moment_files import MomentFile, begin, publish, run_of
 from alignmend.training.moment_settings import MomentSettings
 from alignmend.training.moment_texts import Answers, Files, Texts, encode_texts, read_texts, without_answers
@@ -140,7 +141,7 @@ class _Run:
     @contextmanager
     def _loaded(self, model: OpenedModel, stage: Staging) -> Iterator[tuple[CheckpointFolder, Any, Any]]:
         with merged_folder(model, stage.path / "merged") as folder:
-            network, tokenizer = float_network(folder.path), loaded(AutoTokenizer, folder.path)
+            network, tokenizer = float_network(folder.path), pretrained(AutoTokenizer, folder.path)
             with few_threads(network):
                 yield folder, network, tokenizer
 

@@ -26,8 +26,9 @@ from alignmend.io.delta import is_delta_folder, open_delta_folder
 from alignmend.io.folder import CheckpointFolder, is_adapter_folder, open_checkpoint_folder
 from alignmend.io.identity import identity
 from alignmend.io.manifest import Input
+from alignmend.io.pretrained import pretrained
 from alignmend.io.private import mark_private
-from alignmend.training.loading import has_gpu, loaded
+from alignmend.training.loading import has_gpu
 
 _MERGED = "A model with its adapter or delta merged, for as long as it is measured. Delete it when no run is using it."
 
@@ -105,5 +106,5 @@ def merged_folder(model: OpenedModel, place: Path) -> Iterator[CheckpointFolder]
 
 def float_network(path: Path) -> Any:
     """The model in float32 on the best device, ready to answer."""
-    network = loaded(AutoModelForCausalLM, path, dtype=torch.float32)
+    network = pretrained(AutoModelForCausalLM, path, dtype=torch.float32)
     return network.to("cuda" if torch.cuda.is_available() else "mps" if has_gpu() else "cpu").eval()

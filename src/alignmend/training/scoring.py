@@ -23,9 +23,10 @@ from alignmend.io.atomic import no_empty_folders
 from alignmend.io.folder import CheckpointFolder, open_checkpoint_folder
 from alignmend.io.identity import identity
 from alignmend.io.manifest import Input, Manifest, Versions
+from alignmend.io.pretrained import pretrained
 from alignmend.training.encoding import Encoded, encode
 from alignmend.training.importance import Tick, WeightOf, rows_for, snip, wanda
-from alignmend.training.loading import loaded, quiet
+from alignmend.training.loading import quiet
 from alignmend.training.loop import TokenRow
 from alignmend.training.opened import OpenedModel, float_network, merged_folder, open_model, refuse_own_input
 from alignmend.training.pairs import PairsFile, read_pairs
@@ -128,7 +129,7 @@ def _encoded(folder: CheckpointFolder, file: PairsFile, settings: ScoreSettings)
     if len(indices) > settings.samples:
         drawn = sorted(Random(f"scores {settings.seed}").sample(indices, settings.samples))
         file = PairsFile(file.path, tuple(file.pairs[index] for index in drawn), file.sha256)
-    tokenizer = loaded(AutoTokenizer, folder.path)
+    tokenizer = pretrained(AutoTokenizer, folder.path)
     longest = folder.config.get("max_position_embeddings")
     limit = min(settings.max_length, longest) if isinstance(longest, int) else settings.max_length
     return encode(tokenizer, file, template=settings.template, max_length=limit)
