@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from studies.judge_points import LABELS, Labelled, fitted
 from studies.judge_groups import balanced, counted, held_out_english, held_out_languages, right
+from studies.judge_points import LABELS, Labelled, fitted
 from studies.judges import CASES, MODELS, Scores, between, read_labelled, run, score, scores_of, tuned_on, written
 from tests.published import published
 

@@ -33,9 +33,7 @@ def tokenizer_of(file: GgufFile) -> Speaking:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            file.path.parent, gguf_file=file.path.name, trust_remote_code=False
-        )
+        tokenizer = AutoTokenizer.from_pretrained(file.path.parent, gguf_file=file.path.name, trust_remote_code=False)
     except (ImportError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         said = " ".join(str(error).split())[:300]
         raise UnsupportedFormatError(

@@ -17,8 +17,8 @@ from alignmend.io.adapter_config import CONFIG_NAME
 from alignmend.io.companions import by_name, find_tokenizer_files, is_whole_tokenizer, superseded
 from alignmend.io.copies import copy_files
 from alignmend.io.folder import is_adapter_folder
-from alignmend.io.refusals import refuse_gguf
 from alignmend.io.pretrained import one_line, pretrained
+from alignmend.io.refusals import refuse_gguf
 from alignmend.io.strict_json import read_object
 
 if TYPE_CHECKING:
