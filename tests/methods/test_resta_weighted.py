@@ -17,6 +17,7 @@ import alignmend as am
 from alignmend.cli import main
 from alignmend.errors import MismatchError, ParameterError
 from alignmend.execution.moment_checks import fingerprints
+from alignmend.methods.resta_weighted import Direction
 
 NAMES = [pattern.format(layer) for layer in (0, 1) for pattern in (QUERY, UP)]
 
@@ -61,7 +62,7 @@ def close(found: dict[str, Tensor], expected: reference.Arrays) -> None:
 @pytest.mark.parametrize("beta", [1.0, 3.0])
 def test_every_direction_is_its_equation(models: dict[str, Any], beta: float, tmp_path: Path) -> None:
     f, a, u = (numbers(models, role) for role in ("finetuned", "aligned", "unaligned"))
-    directions = {
+    directions: dict[Direction, tuple[Any, dict[str, Any]]] = {
         "aligned-finetuned": (reference.subtract(a, f), models),
         "aligned-unaligned": (reference.subtract(a, u), models),
         "harm-vector": (
@@ -192,7 +193,7 @@ def test_a_loaded_model_switches_to_what_is_written_and_back(models: dict[str, A
             super().__init__()
             self.tensors = {name: torch.nn.Parameter(values.clone()) for name, values in tensors.items()}
 
-        def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        def state_dict(self, *args: Any, **kwargs: Any) -> Any:
             return {name: values.data for name, values in self.tensors.items()}
 
         def named_parameters(self, *args: Any, **kwargs: Any) -> Any:
