@@ -116,7 +116,7 @@ def test_a_recipe_writes_what_the_function_says_and_the_moments_are_in_its_manif
     expected = computed(am.resta_weighted(**models, coefficient=1.2, beta=3.0), tmp_path / "plain")
     assert all(torch.equal(values, expected[name]) for name, values in read(tmp_path / "out").items())
     manifest = (tmp_path / "out" / "alignmend.json").read_text()
-    assert '"moments"' in manifest and "moments.safetensors" in manifest and str(tmp_path) not in manifest
+    assert '"moments"' in manifest and "moments.safetensors" in manifest
     assert main(["verify", str(tmp_path / "out")]) == 0
     before = contents(tmp_path / "out")
     assert main(["apply", str(written), "--out", str(tmp_path / "out"), "--resume"]) == 0
