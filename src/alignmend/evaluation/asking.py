@@ -157,7 +157,7 @@ class Asking:
             return None
         return lambda row, tokens, looked_at: self.cut(batch[row].text, tokens, looked_at)
 
-    def cut(self, text: str, tokens: Sequence[int], looked_at: int, most: int | None = None) -> Decoded | None:
+    def cut(self, text: str, tokens: Sequence[int], looked_at: int) -> Decoded | None:
         """What new tokens behind `text` come to when the template's stop strings, or the room for a thought or for the
         answer, end them.
         """
@@ -166,7 +166,7 @@ class Asking:
             end = next((count for count in kept if first_stop(self.text(tokens[:count]), self.stops) is not None), None)
             if end is not None:
                 return Decoded([*tokens[:end]], stopped=True)
-        return self.used_up(text, tokens, kept, most or self.sampling.max_new_tokens)
+        return self.used_up(text, tokens, kept, self.sampling.max_new_tokens)
 
     def used_up(self, text: str, tokens: Sequence[int], kept: range, most: int) -> Decoded | None:
         """`tokens` up to where their room ends: `most` of an answer, or a thought's own without an answer."""

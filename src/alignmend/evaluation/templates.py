@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from types import MappingProxyType
 from typing import Any
 
@@ -246,8 +247,14 @@ def appends_end(tokenizer: Any, text: str, tokens: Sequence[int], *, special: bo
     end = tokenizer.eos_token_id
     if not tokens or end is None or tokens[-1] != end:
         return False
-    own = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] if special else None
-    return not text.rstrip().endswith(str(tokenizer.eos_token)) and (own is None or [*own[-1:]] != [end])
+    if not special:
+        return not text.rstrip().endswith(str(tokenizer.eos_token))
+    own = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return _count_at_end(tokens, end) > _count_at_end(own, end)
+
+
+def _count_at_end(tokens: Sequence[int], token: int) -> int:
+    return sum(1 for _ in takewhile(lambda one: one == token, reversed(tokens)))
 
 
 def stops_of(template: str) -> tuple[str, ...]:
