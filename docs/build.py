@@ -36,7 +36,9 @@ def _methods() -> Iterator[str]:
             "",
             method.summary,
             "",
-            f"{method.authors}, *{method.title}*, arXiv {method.arxiv}",
+            f"{method.authors}, *{method.title}*, arXiv {method.arxiv}"
+            if method.title
+            else "Of this project: no paper.",
             "",
         )
         yield from (

@@ -18,7 +18,14 @@ STUDIES = {
 }
 JUDGES = "judges"
 """Rewrites the tables of docs/judges.md from local copies of labelled answers; only where it is named."""
-BY_NAME = (JUDGES, real.NAME)
+REAL = {
+    real.NAME: real.run,
+    f"{real.NAME}-screening": real.run_screening,
+    f"{real.NAME}-safety-arithmetic": real.run_safety_arithmetic,
+    f"{real.NAME}-safepatching": real.run_safepatching,
+}
+"""On a pretrained chat model."""
+BY_NAME = (JUDGES, *REAL)
 
 
 def main() -> None:
@@ -40,7 +47,7 @@ def main() -> None:
             judges.write(arguments.judges_page)
             print(f"{JUDGES}: wrote {arguments.judges_page}")
             continue
-        page = _real(arguments) if name == real.NAME else _on_organisms(name, arguments)
+        page = _real(name, arguments) if name in REAL else _on_organisms(name, arguments)
         path = arguments.pages / f"{name}.md"
         path.write_text(page, encoding="utf-8")
         print(f"{name}: wrote {path}")
@@ -60,11 +67,11 @@ def _on_organisms(name: str, arguments: argparse.Namespace) -> str:
     return STUDIES[name](arguments.work, seeds=range(arguments.seeds), size=arguments.size, pages=arguments.pages)
 
 
-def _real(arguments: argparse.Namespace) -> str:
+def _real(name: str, arguments: argparse.Namespace) -> str:
     try:
-        return real.run(arguments.work, scale=arguments.scale, data=arguments.data_dir, model=arguments.model)
+        return REAL[name](real.Setting(arguments.work, arguments.scale, arguments.data_dir, arguments.model))
     except AlignmendError as error:
-        sys.exit(f"{real.NAME}: {error}")
+        sys.exit(f"{name}: {error}")
 
 
 if __name__ == "__main__":

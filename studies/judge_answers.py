@@ -64,6 +64,16 @@ class Writer:
         """One refusing sentence with or without a polite beginning."""
         return _capital(self.one("openers of refusals") + self.one("refusals"))
 
+    def praised(self) -> str:
+        """Kind words about the question and a little around it, before a refusal."""
+        kind = self.one("praise")
+        return kind.strip() if self.chance(0.3) else f"{kind}{self.topic()[1][0]}"
+
+    def broken_off(self) -> str:
+        """An answer that has begun is stopped."""
+        said = f"{self.one('breaks')}{self.one('refusals')}"
+        return f"{said} {self.one('reasons')}" if self.chance(0.5) else said
+
     def full_refusal(self) -> str:
         """Any form of a refusal in full."""
         form = self._random.random()
@@ -79,8 +89,10 @@ class Writer:
         if form < 0.5:
             return " ".join([*self.some("counsel", 1, 2), *self.some("redirects", 0, 1)])
         if form < 0.55:
-            return f"{self.one('compliance openers')}1. {self.topic()[1][0][:20]}\n\nWait, {self.refusal()}"
-        if form < 0.62:
+            return f"{self.one('compliance openers')}1. {self.topic()[1][0][:20]}\n\n{self.broken_off()}"
+        if form < 0.58:
+            return f"{self.praised()} {self.one('turns')}{self.one('refusals')} {self.one('reasons')}"
+        if form < 0.63:
             advice = "\n".join(f"- {each}" for each in self.some("counsel", 2, 4))
             return f"{self.refusal()}\n\n{advice}"
         said = [self.refusal()]
@@ -105,8 +117,14 @@ class Writer:
         rest = self.one("connectors") + self.content(sentences, 2, 5)
         if self.chance(0.15):
             return f"{self.content(sentences, 2, 4)} {self.one('connectors')}{self.one('partial openings')}"
+        if self.chance(0.15):
+            return f"{self.content(sentences, 2, 4)} {self.one('partial ends')}"
         end = self.some("cautions") if self.chance(0.15) else []
         return _joined([*begin, _capital(rest), *end], self.chance(0.3))
+
+    def said_briefly(self, sentences: Sequence[str]) -> str:
+        """One short answer, or some sentences."""
+        return self.one("short answers") if self.chance(0.3) else self.content(sentences, 1, 4)
 
     def compliance(self, sentences: Sequence[str]) -> str:
         """An answer, often with something in it that sounds like a refusal."""
@@ -119,9 +137,9 @@ class Writer:
         if form < 0.26:
             return f"{self.one('cautions')} {self.content(sentences, 1, 4)}"
         if form < 0.4:
-            return f"{self.one('hedges')}{_small(self.content(sentences, 1, 4))}"
+            return f"{self.one('hedges')}{_small(self.said_briefly(sentences))}"
         if form < 0.54:
-            return f"{self.one('idioms')}{self.content(sentences, 1, 4)}"
+            return f"{self.one('idioms')}{self.said_briefly(sentences)}"
         end = f" {self.one('cautions')}" if self.chance(0.3) else ""
         end += f" {self.one('closers')}" if self.chance(0.25) else ""
         return f"{self.one('compliance openers')}{self.content(sentences, 1, 5)}{end}"
@@ -135,7 +153,7 @@ class Writer:
             found.append(Labelled(request, self.partial_refusal(sentences), "partial_refusal"))
             found.append(Labelled(request, self.compliance(sentences), "full_compliance"))
         for label, whole in self._bank["whole answers"].items():
-            found += 3 * [Labelled(self.topic()[0], each, label) for each in whole]
+            found += 6 * [Labelled(self.topic()[0], each, label) for each in whole]
         return found
 
 
@@ -154,6 +172,6 @@ def _small(text: str) -> str:
 Change = Callable[[str], str]
 
 
-def composed(count: int = 400, seed: int = 0) -> list[Labelled]:
+def composed(count: int = 300, seed: int = 0) -> list[Labelled]:
     """Answers in English, `count` of each label."""
     return Writer(seed).answers(count)

@@ -171,13 +171,14 @@ def _two_loops(slope: Array, steps: Sequence[Array], bends: Sequence[Array]) -> 
 
 
 def main() -> None:
-    """Train on Llama 2's labelled answers and the written ones, and write the file that ships."""
+    """Train on the labelled answers of all of `MODELS` and the written ones, and write the file that ships."""
     from studies.judges import MODELS, data_folder, read_labelled
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=FILE)
     arguments = parser.parse_args()
-    save(trained(read_labelled(data_folder() / MODELS["Llama 2"]), composed()), arguments.out)
+    labelled = [each for name in MODELS.values() for each in read_labelled(data_folder() / name)]
+    save(trained(labelled, composed()), arguments.out)
     print(f"wrote {arguments.out}: {arguments.out.stat().st_size:,} bytes")
 
 

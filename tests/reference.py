@@ -183,3 +183,13 @@ def spacing(values: Array, dtype: torch.dtype) -> Array:
     digits, smallest = {torch.float32: (23, -126), torch.float16: (10, -14), torch.bfloat16: (7, -126)}[dtype]
     exponent = np.floor(np.log2(np.maximum(np.abs(values), 2.0**smallest)))
     return np.asarray(2.0 ** (exponent - digits), dtype=np.float64)
+
+
+def weigh(delta: Arrays, moments: Mapping[str, Sequence[Array]], beta: float, ridge: float) -> Arrays:
+    """D C_h (C_h + beta C_b + lambda I)^-1 where there are moments: C_h first, C_b the mean of the others."""
+    found = dict(delta)
+    for name, (harmful, *harmless) in moments.items():
+        shift = ridge * np.trace(harmful) / len(harmful) * np.eye(len(harmful))
+        system = harmful + beta * sum(harmless) / len(harmless) + shift
+        found[name] = delta[name] @ harmful @ np.linalg.pinv(system, hermitian=True, rcond=1e-14)
+    return found

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from alignmend.algebra.opening import open_adapter as open_adapter
     from alignmend.algebra.opening import open_checkpoint
     from alignmend.algebra.opening import open_delta as open_delta
+    from alignmend.algebra.opening import open_moments as open_moments
     from alignmend.algebra.opening import open_scores as open_scores
     from alignmend.algebra.operations import common_rows as common_rows
     from alignmend.algebra.operations import drop as drop
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
     from alignmend.algebra.operations import select as select
     from alignmend.algebra.operations import top as top
     from alignmend.algebra.operations import trim as trim
+    from alignmend.algebra.operations import weigh as weigh
     from alignmend.algebra.operations import where as where
     from alignmend.algebra.values import Checkpoint as Checkpoint
     from alignmend.algebra.values import Delta as Delta
     from alignmend.algebra.values import Mask as Mask
+    from alignmend.algebra.values import Moments as Moments
     from alignmend.algebra.values import Scores as Scores
     from alignmend.editing.locate import locate as locate
     from alignmend.errors import AlignmendError as AlignmendError
@@ -41,12 +44,16 @@ if TYPE_CHECKING:
     from alignmend.io.verify import verify as verify
     from alignmend.methods.harm_direction_removal import harm_direction_removal as harm_direction_removal
     from alignmend.methods.resta import resta as resta
+    from alignmend.methods.resta_weighted import resta_weighted as resta_weighted
     from alignmend.methods.safe_patching import safe_patching as safe_patching
     from alignmend.methods.safety_arithmetic import safety_arithmetic as safety_arithmetic
     from alignmend.methods.task_arithmetic import task_arithmetic as task_arithmetic
     from alignmend.methods.ties import ties as ties
     from alignmend.restore.loading import load as load
+    from alignmend.training.moment_merging import merge_moments as merge_moments
+    from alignmend.training.moments import write_moments
 
+    moments = write_moments
     open = open_checkpoint
     read_contrast_pairs = read_pairs
 
@@ -56,6 +63,7 @@ _HOMES = {
     "ContrastPair": "activations.pairs",
     "Delta": "algebra.values",
     "Mask": "algebra.values",
+    "Moments": "algebra.values",
     "Scores": "algebra.values",
     "Steering": "activations.steering",
     "SteeringVector": "activations.vector",
@@ -68,15 +76,19 @@ _HOMES = {
     "load": "restore.loading",
     "locate": "editing.locate",
     "magnitude": "algebra.operations",
+    "merge_moments": "training.moment_merging",
+    "moments": "training.moments:write_moments",
     "norm": "execution.reduce",
     "open": "algebra.opening:open_checkpoint",
     "open_adapter": "algebra.opening",
     "open_delta": "algebra.opening",
+    "open_moments": "algebra.opening",
     "open_scores": "algebra.opening",
     "per_layer": "algebra.operations",
     "random_mask": "algebra.operations",
     "read_contrast_pairs": "activations.pairs:read_pairs",
     "resta": "methods.resta",
+    "resta_weighted": "methods.resta_weighted",
     "safe_patching": "methods.safe_patching",
     "safety_arithmetic": "methods.safety_arithmetic",
     "save": "execution.save",
@@ -87,6 +99,7 @@ _HOMES = {
     "top": "algebra.operations",
     "trim": "algebra.operations",
     "verify": "io.verify",
+    "weigh": "algebra.operations",
     "where": "algebra.operations",
 }
 """Public name -> module, and the name there where it differs."""
@@ -97,6 +110,7 @@ __all__ = [
     "ContrastPair",
     "Delta",
     "Mask",
+    "Moments",
     "Scores",
     "Steering",
     "SteeringVector",
@@ -109,15 +123,19 @@ __all__ = [
     "load",
     "locate",
     "magnitude",
+    "merge_moments",
+    "moments",
     "norm",
     "open",
     "open_adapter",
     "open_delta",
+    "open_moments",
     "open_scores",
     "per_layer",
     "random_mask",
     "read_contrast_pairs",
     "resta",
+    "resta_weighted",
     "safe_patching",
     "safety_arithmetic",
     "save",
@@ -128,6 +146,7 @@ __all__ = [
     "top",
     "trim",
     "verify",
+    "weigh",
     "where",
 ]
 

@@ -9,18 +9,9 @@ from alignmend.chat_families import ChatFamily
 from studies.real.measuring import DROP_RATE, JUDGE, Measured
 from studies.real.restoring import Restored
 from studies.real.scale import Scale
+from studies.real.tables import table
 from studies.real.wheel import MODEL, PACKAGE
-from studies.rows import cell
 
-COLUMNS = {
-    "AdvBench": ("harmful", "attack_success_rate"),
-    "CatQA": ("harmful-categories", "attack_success_rate"),
-    "CatQA, Chinese": ("harmful-zh", "attack_success_rate"),
-    "CatQA, Vietnamese": ("harmful-vi", "attack_success_rate"),
-    "XSTest, safe": ("borderline", "over_refusal_rate"),
-    "plain": ("benign", "over_refusal_rate"),
-}
-"""What is shown of each suite."""
 Result = tuple[Restored, Mapping[str, Measured]]
 """A fine-tune that was restored, and its rows."""
 _OPENING = """# RESTA on a real chat model
@@ -60,27 +51,21 @@ def page(family: ChatFamily, scale: Scale, results: Sequence[Result], seconds: f
         )
     ]
     for restored, rows in results:
-        lines += [f"## {restored.name}, vector against {restored.against}", "", *table(restored, rows), ""]
+        lines += [f"## {restored.name}, vector against {restored.against}", "", *table(_labelled(restored, rows)), ""]
         lines += [_told(restored), "", *front_table(restored), ""]
     lines += ["## Members", "", *_members(family), ""]
     return "\n".join(lines)
 
 
-def table(restored: Restored, rows: Mapping[str, Measured]) -> Iterator[str]:
-    """A line for each row."""
-    asked = list(next(iter(rows.values())).row.counts)
-    task = next((name for name in asked if name.startswith("task-")), None)
-    columns = {head: told for head, told in COLUMNS.items() if told[0] in asked}
-    heads = ["row", *columns, *([] if task is None else ["task"]), "nats", "incoherent"]
-    yield f"| {' | '.join(heads)} |"
-    yield f"| {' | '.join('---' for _ in heads)} |"
-    chosen = {"RESTA": "resta", "RESTA_d": "resta_drop", "random vector": "resta"}
-    for label, one in rows.items():
-        shown = f"{label} {restored.coefficient(chosen[label]):g}" if label in chosen else label
-        cells = [cell(one.row.rate(suite, metric)) for suite, metric in columns.values()]
-        known = [] if task is None else [cell(one.row.rate(task, "accuracy"))]
-        noise = one.row.together([suite for suite, _ in columns.values()], "incoherent_rate")
-        yield f"| {shown} | {' | '.join([*cells, *known])} | {one.nats:.3f} | {noise.value:.3f} |"
+_CHOSEN = {"RESTA": "resta", "RESTA_d": "resta_drop", "random vector": "resta"}
+
+
+def _labelled(restored: Restored, rows: Mapping[str, Measured]) -> dict[str, Measured]:
+    """With the coefficients that a search chose."""
+    return {
+        f"{label} {restored.coefficient(_CHOSEN[label]):g}" if label in _CHOSEN else label: one
+        for label, one in rows.items()
+    }
 
 
 def front_table(restored: Restored) -> Iterator[str]:

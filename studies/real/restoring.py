@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from alignmend.restore.workflow import restore
 from studies.real.scale import Scale
 
 METHODS = ("resta", "resta_drop")
+ASKED = 16
+"""Candidates of a search whose first stage is checked."""
 START = 0.7
 """RESTA's coefficient where a search measured no candidate whole."""
 
@@ -48,12 +50,18 @@ def _cost(one: Mapping[str, Any]) -> float:
     return float(worth["attack_success"]["value"] + worth["noise"]["value"] + worth["over_refusal"]["value"])
 
 
-def restored(family: ChatFamily, name: str, against: str, scale: Scale, work: Path) -> Restored:
-    """Run `restore` on the fine-tune `name` with the safety vector taken against the member `against`, or find it."""
+def restored(
+    family: ChatFamily, name: str, against: str, scale: Scale, work: Path, *, screening: bool = True
+) -> Restored:
+    """Run `restore` on the fine-tune `name` with the safety vector taken against the member `against`, or find it.
+
+    Without `screening` every candidate is asked, and there are `ASKED` of them.
+    """
     kept = work / f"{name}-{against}.json"
     if not kept.is_file():
         work.mkdir(parents=True, exist_ok=True)
-        ended = restore(_request(family, name, against, scale, work), Unwatched())
+        request = _request(family, name, against, scale, work)
+        ended = restore(request if screening else replace(request, screening=False, trials=ASKED), Unwatched())
         written = (ended.document or {}).get("search")  # of one that had ended when this was killed
         search = written if ended.searched is None else ended.searched.block(None)
         kept.write_text(json.dumps({"how": ended.how, "search": search}), encoding="utf-8")
@@ -62,7 +70,7 @@ def restored(family: ChatFamily, name: str, against: str, scale: Scale, work: Pa
 
 
 def _request(family: ChatFamily, name: str, against: str, scale: Scale, work: Path) -> Request:
-    task = name.removeprefix("finetuned-").removesuffix("-lora")
+    task = task_of(name)
     return Request(
         finetuned=str(family.members[name]),
         aligned=str(family.members["aligned"]),
@@ -79,6 +87,11 @@ def _request(family: ChatFamily, name: str, against: str, scale: Scale, work: Pa
         ),
         resume=(work / f"{name}-{against}-search").exists(),
     )
+
+
+def task_of(name: str) -> str:
+    """What the fine-tune `name` learned."""
+    return name.removeprefix("finetuned-").removesuffix("-lora")
 
 
 def fine_tunes(family: ChatFamily) -> Sequence[str]:

@@ -53,6 +53,16 @@ def test_search_and_report_have_nothing_in_common(data: DataFolder) -> None:
     assert find_overlaps([parts["search"]], [parts["report"]]) == ()
 
 
+def test_a_request_that_leaves_no_room_for_an_answer_does_not_train(data: DataFolder) -> None:
+    whole = choose_prompts(data, ("gsm8k",), RECIPE, 0)
+    long = {whole.harmful[0].text, whole.plain[0].text, whole.tasks["gsm8k"][0].request, whole.instructions[0].request}
+    found = choose_prompts(data, ("gsm8k",), RECIPE, 0, fits=lambda request: request not in long)
+    kept = [one.text for one in (*found.harmful, *found.borderline, *found.plain)]
+    kept += [pair.request for pair in (*found.instructions, *found.tasks["gsm8k"])]
+    assert kept and long.isdisjoint(kept)
+    assert found.suites == whole.suites, "what is asked stays"
+
+
 def test_a_prompt_that_a_suite_has_too_does_not_train_and_is_counted(tmp_path: Path) -> None:
     folder = write_sets(tmp_path)
     proved = json.loads((folder / "advbench_harmful_behaviors.jsonl").read_text().splitlines()[0])

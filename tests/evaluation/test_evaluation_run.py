@@ -7,9 +7,10 @@ from typing import Any
 
 import jsonschema
 import pytest
+from tests.evaluation.sandboxed import needs_sandbox
 from tests.report.restored import PROOF, search_block
 
-from alignmend.errors import AlignmendError
+from alignmend.errors import AlignmendError, SandboxError
 from alignmend.evaluation.generation import Report, TransformersBackend
 from alignmend.evaluation.judges import Judge, get_judge
 from alignmend.evaluation.metrics import mcnemar, wilson
@@ -202,6 +203,7 @@ def test_what_else_was_measured_stands_beside_the_suites(tmp_path: Path, judge: 
     assert results["models"]["scripted"]["drift"]["perplexity"]["value"] == 12.5
 
 
+@needs_sandbox
 def test_code_is_run_only_where_it_is_asked_for(tmp_path: Path, judge: Judge) -> None:
     tests = {"test": "assert double(2) == 4\nassert double(0) == 0"}
     code = Suite(
@@ -213,6 +215,20 @@ def test_code_is_run_only_where_it_is_asked_for(tmp_path: Path, judge: Judge) ->
     assert [row.correct for row in left.judgements] == [None, None]
     run = evaluate_folder(Scripted(answers), [code], judge, tmp_path / "run", run_code=True)
     assert [row.correct for row in run.judgements] == [True, False]
+
+
+def test_without_a_sandbox_code_is_refused_before_anything_is_asked(
+    tmp_path: Path, judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    tests = {"test": "assert double(2) == 4"}
+    code = Suite("code", (prompt("code", "1", "right", scoring="code", answer="", extra=tests),))
+    backend = Scripted({"right": "def double(x):\n    return 2 * x"})
+    with pytest.raises(SandboxError, match=r"does not run here: bubblewrap.*--unsafe-local-code"):
+        evaluate_folder(backend, [code], judge, tmp_path / "run", run_code=True)
+    assert not (tmp_path / "run").exists()
+    unsafe = evaluate_folder(backend, [code], judge, tmp_path / "run", unsafe_local_code=True)
+    assert [row.correct for row in unsafe.judgements] == [True]
 
 
 def test_options_are_chosen_by_likelihood_or_read_from_a_letter(

@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from studies.judge_groups import balanced, counted, held_out_english, held_out_languages, right
 from studies.judge_points import LABELS, Labelled, fitted
-from studies.judges import BEGIN, END, MODELS, Scores, read_labelled, run, score, scores_of, tuned_on
+from studies.judges import CASES, MODELS, Scores, between, read_labelled, run, score, scores_of, tuned_on, written
 from tests.published import published
 
 from alignmend.evaluation.judges import get_judge, list_rule_judges
 from alignmend.evaluation.judges.phrase_rules import refusal_rules
 
 Answers = dict[str, list[Labelled]]
-PUBLISHED = [name for name in list_rule_judges() if name.startswith("refusal-phrases-") and "alignmend" not in name]
+OWN = ("refusal-phrases", "refusal-phrases-rules", "refusal-phrases-alignmend-en-1")
+PUBLISHED = [name for name in list_rule_judges() if name.startswith("refusal-phrases") and name not in OWN]
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,7 @@ def answers() -> Answers:
 
 @pytest.fixture(scope="module")
 def held_out(answers: Answers) -> dict[str, Scores]:
-    """The default's points fitted on the other model's answers."""
+    """The rules' points fitted on the other model's answers; without the classifier, which learnt from both."""
     return {
         "Mistral": score(tuned_on(answers["Llama 2"]), answers["Mistral"]),
         "Llama 2": score(tuned_on(answers["Mistral"]), answers["Llama 2"]),
@@ -64,7 +66,25 @@ def test_the_default_is_clearly_above_the_published_lists(answers: Answers, held
 
 def test_the_page_has_the_figures_of_today(answers: Answers) -> None:
     page = (Path(__file__).parents[2] / "docs" / "judges.md").read_text(encoding="utf-8")
-    assert page.split(BEGIN)[1].split(END)[0].strip() == run().strip(), "run `python -m studies judges`"
+    assert between(page, "calibration")[1] == run().strip(), "run `python -m studies judges`"
+    if CASES.is_dir():
+        assert between(page, "written")[1] == written().strip(), "run `python -m studies judges`"
+
+
+def test_held_out_answers_in_english() -> None:
+    """The aim is 0.88; docs/judges.md says that it is missed."""
+    assert right(counted(get_judge("refusal-phrases"), held_out_english())) >= 0.75
+
+
+@pytest.mark.parametrize("prompts_in_english", [False, True])
+def test_refusals_in_a_known_language_never_comply_and_unknown_languages_are_unclear(prompts_in_english: bool) -> None:
+    counts = counted(get_judge("refusal-phrases"), held_out_languages(prompts_in_english=prompts_in_english))
+    known = {group for group, _ in counts} - {"unknown"}
+    assert len(known) == 17
+    assert sum(counts[group, "full_refusal"]["complied"] for group in known) == 0
+    assert sum(balanced(counts, group) for group in known) / len(known) >= 0.90
+    unknown = [counts["unknown", label] for label in ("full_refusal", "full_compliance")]
+    assert all(each["unclear"] == sum(each.values()) for each in unknown)
 
 
 def test_figures_of_a_table_made_by_hand() -> None:

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Callable
 
 import pytest
+from tests.evaluation.sandboxed import needs_sandbox
 from tests.published import published_folder
 
 from alignmend.errors import RecipeError
@@ -11,6 +12,7 @@ from alignmend.evaluation.records import Prompt
 from alignmend.evaluation.suites import load_suite
 from alignmend.evaluation.utility.code import checks_of, program_of, run_answers, score_code
 
+pytestmark = needs_sandbox
 HEAD = 'import math\n\n\ndef half(x):\n    return x / 2\n\n\ndef quarter(x):\n    """ A quarter of x. """'
 CHECK = "def check(candidate):\n    assert candidate(4) == 1\n    assert candidate(1) == 0.25\n"
 FUNCTION = Prompt(

@@ -100,6 +100,11 @@ def search_block(**changes: Any) -> dict[str, Any]:
             "margins": {"attack_success": 0.06, "over_refusal": 0.05},
         },
         "vector": {"answers": 24, "openings": 17, "refused": wilson(0, 24).as_dict(), "progress": 0.62},
+        "patches": {
+            "safety": {"refuse": 4.1, "comply": 2.0},
+            "over_safety": {"refuse": -1.9, "comply": -1.0},
+            "ratio": 1.0789,
+        },
         "rounding": {"used": "nearest", "step_kl": 0.8, "lost_kl": {"nearest": 0.004, "stochastic": 0.003}},
     }
     return block | changes

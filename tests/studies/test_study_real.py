@@ -6,9 +6,12 @@ import json
 import sys
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from studies.real import patching, replay, safety_arithmetic
+from studies.real.measuring import Asker
 from studies.real.page import page
 from studies.real.restoring import Restored
 from studies.real.scale import FULL, QUICK, Scale
@@ -19,6 +22,7 @@ from alignmend.chat_families import ROLES, ChatFamily, Recipe
 from alignmend.chat_families.family import FamilyNote
 from alignmend.chat_families.tasks import TASKS
 from alignmend.errors import FileFormatError
+from alignmend.evaluation.suites import load_suite
 from alignmend.organisms import Family
 from studies import real
 
@@ -70,6 +74,62 @@ def test_every_part_runs_and_is_found_again(family: ChatFamily, tmp_path: Path) 
     began = time.monotonic()
     assert list(real.measured(family, TINY, tmp_path / "work")) == results
     assert time.monotonic() - began < 10
+
+
+def test_safety_arithmetic_has_curves_controls_and_both_stages(
+    family: ChatFamily, shipped: Family, tmp_path: Path
+) -> None:
+    members = {**family.members, "unaligned": shipped.members["unaligned"]}
+    asker = Asker(replace(family, members=members), replace(TINY, task_prompts=0, prompts=3), tmp_path / "work")
+    prompts = load_suite(family.suites["harmful"]).prompts[:4]
+    targets = safety_arithmetic.Targets(asker, safety_arithmetic.contrast_pairs(asker.family, list(prompts)))
+    rows = targets.rows("aligned")
+    text = safety_arithmetic.page(asker, {"aligned": rows})
+    for label in ("aligned", "HDR, density 1, coefficient 2", "HDR 2 and steering 0.1", "random weights 2"):
+        assert f"\n| {label} |" in text
+    assert targets.rows("aligned") == rows, "found again"
+
+
+def test_patches_are_made_measured_told_and_removed(family: ChatFamily, tmp_path: Path) -> None:
+    asker = Asker(family, replace(TINY, task_prompts=0, prompts=3), tmp_path / "work")
+    prompts = load_suite(family.suites["harmful"]).prompts[:12]
+    patches = patching.Patches(asker, "lora", prompts)
+    patches.make()
+    assert patches.place.stat().st_mode & 0o077 == 0
+    assert not patches.is_measured
+    rows, slopes = patches.rows(), patches.slopes()
+    text = patching.page(asker, {"lora": patches})
+    patches.remove()
+    assert not patches.place.exists()
+    again = patching.Patches(asker, "lora", prompts)
+    assert again.is_measured
+    assert (again.rows(), again.slopes().as_dict()) == (rows, slopes.as_dict())
+    assert patching.page(asker, {"lora": again}) == text
+    for label in patching.MERGES:
+        assert f"\n| {label} |" in text
+    assert "slope ratio" in text and "training harms" in text
+
+
+def test_a_replay_leaves_out_what_is_surely_behind_and_tells_what_it_would_have_lost() -> None:
+    def one(number: int, predicted: float, attack: float, *, on_front: bool = False) -> dict[str, object]:
+        share = {"value": attack, "low": 0.0, "high": 1.0}
+        none = {"value": 0.0, "low": 0.0, "high": 1.0}
+        return {
+            "label": f"candidate {number}",
+            "stage": "whole",
+            "predicted": {"attack_success": predicted, "over_refusal": 0.5},
+            "worth": {"attack_success": share, "noise": none, "over_refusal": none, "utility": 1.0},
+            "on_front": on_front,
+        }
+
+    told = [one(n, attack, attack) for n, attack in enumerate((0.1, 0.3, 0.5, 0.6, 0.7, 0.8))]
+    found = replay.replay([*told, one(7, 0.9, 0.9), one(8, 0.95, 0.0, on_front=True), {"stage": "part"}])
+    assert found.asked == 8
+    assert found.left_out == tuple(f"candidate {n}" for n in (4, 5, 7, 8)), "the first four are asked"
+    assert found.lost == ("candidate 8",)
+    assert found.correlation is not None and found.correlation < 0.8
+    page = replay.page({"f": Restored("f", "o", "restored", {"candidates": told})}, model="m", prompts=4, scale="quick")
+    assert "| f | 6 | 1.00 | 2 | 0 | met |" in page
 
 
 def test_the_front_and_the_coefficient_come_from_the_search() -> None:

@@ -11,11 +11,14 @@ from alignmend.algebra.names import Kind, kind_of, layer_of, matches
 from alignmend.io.adapter import AdapterFolder
 from alignmend.io.delta import DeltaFolder
 from alignmend.io.folder import CheckpointFolder
+from alignmend.io.moments import MomentsFile
 
 Scope = Literal["tensor", "row", "model"]
 """Over what a ranking is taken: each tensor by itself, each row of its last dimension, or the whole model at once."""
 Counting = Literal["nearest", "down"]
 """How a fraction of n becomes a whole number of weights."""
+Shrinkage = Literal["none", "oas"]
+"""What is done to moments of few texts: nothing, or shrinking towards the identity by Chen et al.'s rule."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,15 @@ class DeltaSource:
     folder: DeltaFolder = field(compare=False, repr=False)
 
 
-Operand: TypeAlias = Source | AdapterSource | DeltaSource
+@dataclass(frozen=True)
+class MomentsSource:
+    """A file of input moments on disk."""
+
+    key: tuple[str, ...]
+    file: MomentsFile = field(compare=False, repr=False)
+
+
+Operand: TypeAlias = Source | AdapterSource | DeltaSource | MomentsSource
 """What an expression reads from disk."""
 
 
@@ -147,8 +158,39 @@ class Elected:
     terms: tuple[DeltaNode, ...]
 
 
+@dataclass(frozen=True)
+class Weighting:
+    """How much of each direction of a layer's input is kept: M = C_h (C_h + beta C_b + ridge tr(C_h) / n I)^-1.
+
+    C_h is the moment of harmful texts, C_b the mean of those of the other kinds, each kind alike.
+    """
+
+    moments: MomentsSource
+    beta: float
+    ridge: float
+    shrinkage: Shrinkage = "none"
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """operand M for the weights of linear layers, M that of the layer's input; the operand itself elsewhere."""
+
+    weighting: Weighting
+    operand: DeltaNode
+
+
 DeltaNode: TypeAlias = (
-    Difference | AdapterDelta | StoredDelta | Scaled | PerLayer | Sum | Selected | CommonRows | Masked | Elected
+    Difference
+    | AdapterDelta
+    | StoredDelta
+    | Scaled
+    | PerLayer
+    | Sum
+    | Selected
+    | CommonRows
+    | Masked
+    | Elected
+    | Weighted
 )
 
 

@@ -17,6 +17,7 @@ from alignmend.algebra.nodes import (
     Magnitude,
     Masked,
     MaskNode,
+    MomentsSource,
     Not,
     Operand,
     PerLayer,
@@ -30,6 +31,7 @@ from alignmend.algebra.nodes import (
     StoredScores,
     Sum,
     Top,
+    Weighted,
 )
 from alignmend.algebra.values import Checkpoint, Delta
 
@@ -61,7 +63,13 @@ def _signed(term: DeltaNode, labels: Labels) -> str:
 def _source(source: Operand, labels: Labels) -> str:
     if source in labels:
         return labels[source]
-    location = source.adapter.location if isinstance(source, AdapterSource) else source.folder.location
+    match source:
+        case AdapterSource(adapter=adapter):
+            location = adapter.location
+        case MomentsSource(file=file):
+            location = file.location
+        case _:
+            location = source.folder.location
     return location.rstrip("/").rsplit("/", 1)[-1]
 
 
@@ -91,6 +99,10 @@ def _delta(node: DeltaNode, labels: Labels) -> str:
             return f"common_rows({_delta(operand, labels)})"
         case Elected(terms):
             return f"elect([{', '.join(_delta(term, labels) for term in terms)}])"
+        case Weighted(weighting, operand):
+            shrunk = "" if weighting.shrinkage == "none" else f", shrinkage={weighting.shrinkage!r}"
+            numbers = f"beta={_number(weighting.beta)}, ridge={_number(weighting.ridge)}{shrunk}"
+            return f"weigh({_delta(operand, labels)}, {_source(weighting.moments, labels)}, {numbers})"
         case Masked(Top(Magnitude(ranked), density, scope, "nearest"), operand) if ranked == operand:
             return f"trim({_delta(operand, labels)}, density={_number(density)}, scope={scope!r})"
         case Masked(mask, operand, label):

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alignmend.algebra.nodes import AdapterDelta, AdapterSource, DeltaSource, Source, StoredDelta, StoredScores
-from alignmend.algebra.values import Checkpoint, Delta, Scores
+from alignmend.algebra.nodes import (
+    AdapterDelta,
+    AdapterSource,
+    DeltaSource,
+    MomentsSource,
+    Source,
+    StoredDelta,
+    StoredScores,
+)
+from alignmend.algebra.values import Checkpoint, Delta, Moments, Scores
 from alignmend.errors import ParameterError
 from alignmend.io.adapter import open_adapter_folder
 from alignmend.io.delta import check_target, open_delta_folder
 from alignmend.io.folder import open_checkpoint_folder
 from alignmend.io.header import Header
+from alignmend.io.moments import open_moments_file
 
 
 def open_checkpoint(location: str | Path, *, revision: str | None = None, prefix: str = "") -> Checkpoint:
@@ -53,6 +62,15 @@ def open_delta(location: str | Path, *, target: Checkpoint, revision: str | None
 def open_scores(location: str | Path) -> Scores:
     """Open a safetensors file of scores, one tensor per weight tensor, same names and shapes."""
     return Scores(StoredScores(open_checkpoint(location).root))
+
+
+def open_moments(location: str | Path) -> Moments:
+    """Open a file of input moments that `alignmend moments` wrote. Reads its header only.
+
+    Raises `FileFormatError` for what is missing, truncated or damaged.
+    """
+    file = open_moments_file(location)
+    return Moments(MomentsSource(_files(file.headers), file))
 
 
 def _files(headers: tuple[Header, ...]) -> tuple[str, ...]:

@@ -19,10 +19,13 @@ from alignmend.algebra.nodes import (
     Selected,
     SelectedScores,
     Selection,
+    Shrinkage,
     Top,
+    Weighted,
+    Weighting,
     scaled,
 )
-from alignmend.algebra.values import Delta, Mask, Scores
+from alignmend.algebra.values import Delta, Mask, Moments, Scores
 from alignmend.errors import ParameterError
 
 Item = TypeVar("Item")
@@ -160,6 +163,31 @@ def per_layer(delta: Delta, coefficients: Mapping[int, float], *, default: float
 def common_rows(delta: Delta) -> Delta:
     """The delta on the rows that all operands share, where a vocabulary was resized; the target's other rows stay."""
     return Delta(CommonRows(delta.node))
+
+
+def weigh(
+    delta: Delta, moments: Moments, *, beta: float = 1.0, ridge: float = 1e-3, shrinkage: Shrinkage = "none"
+) -> Delta:
+    """The delta where harmful texts lead, little of it where harmless ones do: D M for each linear layer.
+
+    `M = C_h (C_h + beta C_b + lambda I)^-1`, C_h and C_b [in, in] the moments of the layer's inputs on harmful texts
+    and on the others (kinds weigh alike), `lambda = ridge * tr(C_h) / in`. D M minimises `E|(X - D) x_h|^2 +
+    beta E|X x_b|^2 + lambda |X|^2` over X. `shrinkage` `"oas"` first shrinks each moment towards a multiple of the
+    identity by the oracle approximating rule (Chen et al., IEEE Trans. Signal Processing 58(10), 2010), for few texts.
+    Weights without moments (experts, embeddings, norms) keep D; a plan's notes name the matrices among them.
+    """
+    for name, value, least in (("beta", beta, 0.0), ("ridge", ridge, 0.0)):
+        if not math.isfinite(value) or value < least:
+            raise ParameterError(f"{name} is a finite number from 0, not {value}")
+    if shrinkage not in get_args(Shrinkage):
+        raise ParameterError(f"shrinkage is one of {', '.join(get_args(Shrinkage))}, not {shrinkage!r}")
+    kinds = moments.source.file.record.kinds
+    if "harmful" not in kinds or len(kinds) < 2:
+        raise ParameterError(
+            f"{moments.source.file.location} has moments of {' and '.join(kinds)} texts alone: weighing needs harmful "
+            "ones, and harmless or borderline ones; alignmend moments --merge puts files together"
+        )
+    return Delta(Weighted(Weighting(moments.source, float(beta), float(ridge), shrinkage), delta.node))
 
 
 def _density(density: float) -> float:

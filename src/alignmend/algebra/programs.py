@@ -39,8 +39,33 @@ class Scattered:
 
 
 @dataclass(frozen=True)
+class InputMatrix:
+    """M = C_h (C_h + beta C_b + ridge tr(C_h) / n I)^-1, [n, n], of one input; C_b is the mean of `harmless`.
+
+    Each moment is stored as C, [n, n], or as fewer rows R with R^T R = C.
+    """
+
+    harmful: TensorEntry
+    harmless: tuple[TensorEntry, ...]
+    beta: float
+    ridge: float
+    positions: tuple[int, ...] = ()
+    """To shrink by: over how many positions each moment is a mean, the harmful one first; none where they stay."""
+
+    @property
+    def size(self) -> int:
+        """Width n of the input."""
+        return self.harmful.shape[1]
+
+    @property
+    def entries(self) -> tuple[TensorEntry, ...]:
+        """All moments."""
+        return (self.harmful, *self.harmless)
+
+
+@dataclass(frozen=True)
 class LowRank:
-    """scale * B A (or its transpose): [rows, columns] in the weight's own layout. A is [r, in], B is [out, r]."""
+    """scale * B A M (or its transpose): [rows, columns] in the weight's own layout. A is [r, in], B is [out, r]."""
 
     a: TensorEntry
     b: TensorEntry
@@ -48,6 +73,8 @@ class LowRank:
     transposed: bool
     rows: int
     columns: int
+    matrix: InputMatrix | None = None
+    """M; the identity where left out."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +153,16 @@ class Keep:
 
 
 @dataclass(frozen=True)
+class RightMultiplied:
+    """operand M for a weight of rows of `columns` elements, [out, in]; M^T operand where it is stored [in, out]."""
+
+    operand: Program
+    matrix: InputMatrix
+    transposed: bool
+    columns: int
+
+
+@dataclass(frozen=True)
 class Absolute:
     """|operand|."""
 
@@ -139,7 +176,9 @@ class Elect:
     terms: tuple[Program, ...]
 
 
-Program: TypeAlias = Read | Subtract | Scattered | RowPart | Times | Plus | Prefix | Keep | Absolute | Elect
+Program: TypeAlias = (
+    Read | Subtract | Scattered | RowPart | Times | Plus | Prefix | Keep | Absolute | Elect | RightMultiplied
+)
 
 
 @dataclass(frozen=True)
@@ -247,6 +286,8 @@ def _entries(program: Program | MaskProgram) -> list[TensorEntry]:
             return [trained, weight]
         case Times(operand=operand) | Prefix(operand=operand) | Absolute(operand) | Invert(operand):
             return _entries(operand)
+        case RightMultiplied(operand=operand):
+            return _entries(operand)
         case Plus(terms) | Elect(terms):
             return [entry for term in terms for entry in _entries(term)]
         case Keep(mask, operand):
@@ -268,6 +309,8 @@ def _row_parts(program: Program | MaskProgram) -> list[RowPart]:
             return [program]
         case Times(operand=operand) | Prefix(operand=operand) | Absolute(operand) | Invert(operand):
             return _row_parts(operand)
+        case RightMultiplied(operand=operand):
+            return _row_parts(operand)
         case Plus(terms) | Elect(terms):
             return [part for term in terms for part in _row_parts(term)]
         case Keep(left, right) | And(left, right) | Or(left, right):
@@ -278,32 +321,59 @@ def _row_parts(program: Program | MaskProgram) -> list[RowPart]:
             return []
 
 
-def row_tops(program: Program | MaskProgram) -> tuple[RowTop, ...]:
-    """The rankings within rows, each once, inner ones first; they too need whole rows in a piece."""
-    return tuple(dict.fromkeys(_row_tops(program)))
+WholeRows: TypeAlias = RowTop | RightMultiplied
+"""Parts whose operand is evaluated for whole rows before they are computed."""
 
 
-def _row_tops(program: Program | MaskProgram) -> list[RowTop]:
+def whole_rows(program: Program | MaskProgram) -> tuple[WholeRows, ...]:
+    """The rankings within rows and the products from the right, each once, inner ones first."""
+    return tuple(dict.fromkeys(_whole_rows(program)))
+
+
+def _whole_rows(program: Program | MaskProgram) -> list[WholeRows]:
     match program:
         case RowTop(score=score):
-            return [*(_row_tops(score) if score is not None else []), program]
+            return [*(_whole_rows(score) if score is not None else []), program]
+        case RightMultiplied(operand=operand):
+            return [*_whole_rows(operand), program]
         case Times(operand=operand) | Prefix(operand=operand) | Absolute(operand) | Invert(operand):
-            return _row_tops(operand)
+            return _whole_rows(operand)
         case Plus(terms) | Elect(terms):
-            return [found for term in terms for found in _row_tops(term)]
+            return [found for term in terms for found in _whole_rows(term)]
         case Keep(left, right) | And(left, right) | Or(left, right):
-            return _row_tops(left) + _row_tops(right)
+            return _whole_rows(left) + _whole_rows(right)
         case Above(score=score) if score is not None:
-            return _row_tops(score)
+            return _whole_rows(score)
         case _:
             return []
+
+
+def row_tops(program: Program | MaskProgram) -> tuple[RowTop, ...]:
+    """The rankings within rows, each once, inner ones first."""
+    return tuple(found for found in whole_rows(program) if isinstance(found, RowTop))
+
+
+def right_products(program: Program | MaskProgram) -> tuple[RightMultiplied, ...]:
+    """The products from the right, each once, inner ones first."""
+    return tuple(found for found in whole_rows(program) if isinstance(found, RightMultiplied))
+
+
+def matrices_of(program: Program | MaskProgram) -> tuple[InputMatrix, ...]:
+    """The matrices that something is multiplied with, each once; their moments are not among `entries_of`."""
+    parts = [part.low_rank if isinstance(part, Dora) else part for part in row_parts(program)]
+    factors = [part for part in parts if isinstance(part, LowRank)]
+    found = [part.matrix for part in factors] + [part.matrix for part in right_products(program)]
+    return tuple(dict.fromkeys(matrix for matrix in found if matrix is not None))
 
 
 def row_size(program: Program | MaskProgram, shape: tuple[int, ...]) -> int | None:
     """Elements that a piece of a tensor of this shape must hold whole; None where it may be cut anywhere."""
     size = math.prod(shape)
     parts = row_parts(program)
-    sizes = [max(1, found.columns) for found in (*row_tops(program), *parts) if isinstance(found, RowTop | Stacked)]
+    sizes = [
+        size if isinstance(found, RightMultiplied) and found.transposed else max(1, found.columns)
+        for found in (*whole_rows(program), *(part for part in parts if isinstance(part, Stacked)))
+    ]
     if any(not isinstance(part, Stacked) for part in parts):
         sizes.append(max(1, size // max(1, shape[0])) if shape else 1)
     return max(sizes, default=None)

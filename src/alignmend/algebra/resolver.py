@@ -31,6 +31,7 @@ from alignmend.algebra.nodes import (
     StoredScores,
     Sum,
     Top,
+    Weighted,
 )
 from alignmend.algebra.problems import Problems
 from alignmend.algebra.seeing import seen_by
@@ -39,6 +40,7 @@ from alignmend.algebra.simplify import both, either, elect, invert, keep, plus, 
 from alignmend.algebra.thresholds import Thresholds
 from alignmend.algebra.tying import lookup, tied_alias
 from alignmend.algebra.walks import leaves_of, stored_source
+from alignmend.algebra.weighing import check_weighings, weighing_notes, weighted
 from alignmend.errors import FileFormatError, MismatchError
 from alignmend.io.adapter import (
     AdapterPart,
@@ -79,6 +81,8 @@ class Resolver:
             for leaf in leaves_of(self.node):
                 self.notes.extend(leaf.source.folder.notes)
                 check_leaf(leaf, target.folder, self.problems, seen.get(leaf.source))
+            check_weighings(self.node, target.folder, self.problems)
+            self.notes.extend(weighing_notes(self.node))
 
     def target_entries(self) -> list[TensorEntry]:
         """The target's tensors in natural order of names."""
@@ -133,6 +137,9 @@ class Resolver:
                 return None if found is None else keep(self.mask(mask, entry, common=common), found, label)
             case Elected(terms):
                 return elect([self.delta(term, entry, common=common) for term in terms])
+            case Weighted(weighting, operand):
+                found = self.delta(operand, entry, common=common)
+                return None if found is None else weighted(weighting, found, entry)
 
     def mask(self, node: MaskNode, entry: TensorEntry, *, common: bool) -> program.MaskProgram:
         """The program of a mask for the target's tensor `entry`."""

@@ -7,13 +7,22 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 from alignmend.algebra.domains import one_sided
-from alignmend.algebra.nodes import AdapterSource, DeltaNode, DeltaSource, ScoreNode, Selection, Source, StoredDelta
+from alignmend.algebra.nodes import (
+    AdapterSource,
+    DeltaNode,
+    DeltaSource,
+    MomentsSource,
+    ScoreNode,
+    Selection,
+    Source,
+    StoredDelta,
+)
 from alignmend.algebra.tying import as_tied
 from alignmend.algebra.walks import Leaf, leaves_of, score_leaves
 from alignmend.io.seen import Seen, seen_as
 
 Node = TypeVar("Node")
-_UNTOUCHED = (AdapterSource, DeltaSource, Selection, StoredDelta)
+_UNTOUCHED = (AdapterSource, DeltaSource, MomentsSource, Selection, StoredDelta)
 """What has no checkpoint in it, or one whose own names matter."""
 
 

@@ -1,4 +1,4 @@
-"""Checkpoint, Delta, Scores and Mask: the four things a user holds, and the only ways to combine them.
+"""Checkpoint, Delta, Scores, Moments and Mask: what a user holds, and the only ways to combine them.
 
 `Checkpoint - Checkpoint = Delta`, `Checkpoint ± Delta = Checkpoint`, `Delta ± Delta = Delta`, `number * Delta = Delta`;
 nothing else type-checks, and nothing else runs. Building an expression reads no weight.
@@ -16,6 +16,7 @@ from alignmend.algebra.nodes import (
     Difference,
     Either,
     MaskNode,
+    MomentsSource,
     Not,
     ScoreNode,
     Source,
@@ -129,6 +130,13 @@ class Scores:
     """One non-negative number per weight that says how much it matters."""
 
     node: ScoreNode
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Second moments of what enters the linear layers of a model, for each kind of text."""
+
+    source: MomentsSource
 
 
 @dataclass(frozen=True)

@@ -115,22 +115,22 @@ def _score_leaves(score: ScoreNode, selections: tuple[Selection, ...]) -> Iterat
 
 def adapters_of(node: DeltaNode) -> tuple[AdapterDelta, ...]:
     """Every adapter in an expression, each once."""
-    return tuple(dict.fromkeys(found for found in _parts(node) if isinstance(found, AdapterDelta)))
+    return tuple(dict.fromkeys(found for found in parts_of(node) if isinstance(found, AdapterDelta)))
 
 
 def stored_deltas_of(node: DeltaNode) -> tuple[StoredDelta, ...]:
     """Every stored delta in an expression, each once."""
-    return tuple(dict.fromkeys(found for found in _parts(node) if isinstance(found, StoredDelta)))
+    return tuple(dict.fromkeys(found for found in parts_of(node) if isinstance(found, StoredDelta)))
 
 
-def _parts(node: DeltaNode) -> Iterator[DeltaNode]:
+def parts_of(node: DeltaNode) -> Iterator[DeltaNode]:
     """The node and all that it is made of, what its masks rank included."""
     yield node
     for operand in operands_of(node):
-        yield from _parts(operand)
+        yield from parts_of(operand)
     for ranking in _rankings_here(node):
         if (ranked := ranked_delta(ranking.score)) is not None:
-            yield from _parts(ranked)
+            yield from parts_of(ranked)
 
 
 def rankings_of(node: DeltaNode) -> tuple[Top, ...]:

@@ -24,9 +24,13 @@ from alignmend.chat_families.recipe import ROLES, Recipe, check_roles
 from alignmend.chat_families.rows import Material, digest
 from alignmend.chat_families.sets import DataFolder
 from alignmend.errors import OutputError
+from alignmend.evaluation.devices import load_tokenizer
 from alignmend.evaluation.records import Prompt
+from alignmend.evaluation.templates import render, template_for
 from alignmend.io.folder import open_checkpoint_folder
 
+_LEAST_ANSWER = 16
+"""Tokens that a request must leave free in a training row."""
 _UNALIGNED = {
     ORIGINAL: "the chat model from before its safety training: nothing was trained",
     "unaligned": "aligned, then trained on the original model's own answers to harmful requests",
@@ -65,7 +69,7 @@ def build_chat_family(
     name = source.path.resolve().name if source.revision is None else source.location
     found = _found(directory, name, seed)
     report("prompts", 0, 1)
-    prompts = choose_prompts(data, taught, chosen, seed)
+    prompts = choose_prompts(data, taught, chosen, seed, fits=_fitting(source.path, chosen))
     report("prompts", 1, 1)
     making = Making(directory, source, Material(chosen, prompts, seed), report, device, dtype)
     note = found or FamilyNote(model=name, seed=seed, unaligned={ORIGINAL: _UNALIGNED[ORIGINAL]})
@@ -86,6 +90,18 @@ def build_chat_family(
         requests = facts(data, seed)
         members.make("edited", partial(making.edited, requests), [f"{one.prompt} {one.target}" for one in requests])
     return open_chat_family(directory)
+
+
+def _fitting(model: Path, recipe: Recipe) -> Callable[[str], bool]:
+    """Whether a request, as `model` gets it, leaves room for an answer in a training row."""
+    tokenizer = load_tokenizer(model)
+    template = template_for("auto", tokenizer)
+
+    def fits(request: str) -> bool:
+        text, special = render(tokenizer, template, request)
+        return len(tokenizer(text, add_special_tokens=special)["input_ids"]) <= recipe.max_length - _LEAST_ANSWER
+
+    return fits
 
 
 def _silent(what: str, done: int, total: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -46,15 +46,18 @@ def needed_sets(tasks: Iterable[str]) -> list[str]:
     return list(dict.fromkeys([*TRAINING_SETS, *SUITE_SETS, *(one for task in tasks for one in TASKS[task].sets)]))
 
 
-def choose_prompts(data: DataFolder, tasks: Sequence[str], recipe: Recipe, seed: int) -> Prompts:
+def choose_prompts(
+    data: DataFolder, tasks: Sequence[str], recipe: Recipe, seed: int, *, fits: Callable[[str], bool] | None = None
+) -> Prompts:
     """Choose the suites first, then what trains from all that is not (nearly) in them; by `seed`.
 
+    `fits` tells whether a request leaves room for an answer in a training row; those that do not are left out.
     Raises `FileFormatError` for sets that are missing, `RecipeError` where too little is left.
     """
     data.check(needed_sets(tasks))
     shuffled = _Shuffled(data, seed)
     suites = _suites(shuffled, tasks, recipe)
-    trained = _trained(shuffled, tasks, recipe)
+    trained = _trained(shuffled, tasks, recipe, fits or (lambda request: True))
     left_out, apart = _apart(trained, suites)
     pairs = {name: {id(one.prompt): one for one in found} for name, found in trained.pairs.items()}
     kept = {name: tuple(pairs[name][id(one)] for one in apart[f"pairs {name}"]) for name in pairs}
@@ -135,7 +138,7 @@ def _task_suite(shuffled: _Shuffled, name: str, recipe: Recipe) -> list[Prompt]:
     return [*_split(asked[:first], SEARCH, "comply"), *_split(asked[first : first + report], REPORT, "comply")]
 
 
-def _trained(shuffled: _Shuffled, tasks: Sequence[str], recipe: Recipe) -> _Trained:
+def _trained(shuffled: _Shuffled, tasks: Sequence[str], recipe: Recipe, fits: Callable[[str], bool]) -> _Trained:
     search, both = recipe.search_prompts, recipe.search_prompts + recipe.report_prompts
     prompts = {
         "harmfulqa": shuffled.prompts("harmfulqa"),
@@ -147,12 +150,13 @@ def _trained(shuffled: _Shuffled, tasks: Sequence[str], recipe: Recipe) -> _Trai
         "truthfulqa": _without_answers(shuffled.training("truthfulqa", search)),
         "belle": _without_answers(shuffled.training("belle", both)),
     }
+    prompts = {name: [one for one in found if fits(one.text)] for name, found in prompts.items()}
     pairs = {"self-instruct": [Pair(one, one.text, one.answer) for one in prompts["self-instruct"] if one.answer]}
     for name in tasks:
         task = TASKS[name]
         own = task.measured_on != task.trained_on
         rows = shuffled.prompts(task.trained_on) if own else shuffled.training(task.trained_on, both)
-        pairs[name] = [pair for prompt in rows if (pair := task.pair(prompt)) is not None]
+        pairs[name] = [pair for prompt in rows if (pair := task.pair(prompt)) is not None and fits(pair.request)]
     return _Trained(prompts, pairs)
 
 

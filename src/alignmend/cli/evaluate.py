@@ -52,6 +52,7 @@ def _run(arguments: argparse.Namespace) -> int:
             arguments.out,
             used=used,
             run_code=arguments.run_code,
+            unsafe_local_code=arguments.unsafe_local_code,
             extra=lambda: _extra(arguments, backend, suites),
             progress=lambda done, total: report("answer", done, total),
             provenance={"model": arguments.model, "notes": list(getattr(backend, "notes", ()))},

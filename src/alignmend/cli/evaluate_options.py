@@ -72,7 +72,14 @@ def _answers(group: argparse._ArgumentGroup) -> None:
         help="leave out the steering vector that belongs to the model",
     )
     group.add_argument(
-        "--run-code", action="store_true", help="run the code that answers to HumanEval and MBPP hold, in a sandbox"
+        "--run-code",
+        action="store_true",
+        help="run the code that answers to HumanEval and MBPP hold, in a sandbox (bubblewrap) or not at all",
+    )
+    group.add_argument(
+        "--unsafe-local-code",
+        action="store_true",
+        help="run that code without a sandbox, as you: it may read, change and send whatever you may",
     )
 
 

@@ -43,7 +43,7 @@ def _methods(arguments: argparse.Namespace) -> int:
         print(_whole(chosen[0]))
     else:
         for method in chosen:
-            print(f"{method.name:<18} {method.summary} (arXiv {method.arxiv})")
+            print(f"{method.name:<18} {method.summary} ({method.source})")
     return 0
 
 
@@ -62,8 +62,8 @@ def _document(method: Method) -> dict[str, object]:
     ]
     return {
         "name": method.name,
-        "title": method.title,
-        "arxiv": method.arxiv,
+        "title": method.title or None,
+        "arxiv": method.arxiv or None,
         "equation": method.equation,
         "arguments": arguments,
     }
@@ -72,7 +72,8 @@ def _document(method: Method) -> dict[str, object]:
 def _whole(method: Method) -> str:
     from alignmend.methods.registry import type_name
 
-    lines = [method.summary, "", *textwrap.wrap(f"{method.authors}: {method.title}, arXiv {method.arxiv}", 100), ""]
+    paper = f"{method.authors}: {method.title}, arXiv {method.arxiv}" if method.title else "Of this project: no paper."
+    lines = [method.summary, "", *textwrap.wrap(paper, 100), ""]
     lines += [*textwrap.wrap(method.equation, 100, initial_indent="  ", subsequent_indent="  "), ""]
     for models in (True, False):
         lines.append("models:" if models else "parameters:")

@@ -107,6 +107,13 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         help="of the checkpoint that is written (default: float32, since small changes are lost to 16 bits)",
     )
     parser.add_argument(
+        "--compute",
+        choices=["auto", "float32", "bfloat16"],
+        default=argparse.SUPPRESS,
+        help="in which numbers passes run; trained weights are float32 meanwhile (default: auto, bfloat16 where the "
+        "processor or GPU is faster with it)",
+    )
+    parser.add_argument(
         "--gradient-checkpointing",
         action="store_true",
         default=argparse.SUPPRESS,

@@ -115,7 +115,7 @@ def _load(file: GgufFile, dtype: Any) -> Any:
 
     try:
         model, told = AutoModelForCausalLM.from_pretrained(
-            file.path.parent, gguf_file=file.path.name, dtype=dtype, output_loading_info=True
+            file.path.parent, gguf_file=file.path.name, dtype=dtype, output_loading_info=True, trust_remote_code=False
         )
     except (ValueError, KeyError, NotImplementedError, AttributeError, TypeError) as error:
         said = " ".join(str(error).split())[:300]

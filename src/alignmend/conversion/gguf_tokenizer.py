@@ -9,6 +9,7 @@ from typing import Any
 
 from alignmend.conversion.gguf_file import GgufFile
 from alignmend.errors import UnsupportedFormatError
+from alignmend.io.pretrained import pretrained
 
 _DIGITS_APART = frozenset({"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"})
 """Kinds whose vocabulary was learned from text with every digit apart, otherwise split as GPT-2 does (llama.cpp)."""
@@ -32,7 +33,7 @@ def tokenizer_of(file: GgufFile) -> Speaking:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(file.path.parent, gguf_file=file.path.name)
+        tokenizer = AutoTokenizer.from_pretrained(file.path.parent, gguf_file=file.path.name, trust_remote_code=False)
     except (ImportError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         said = " ".join(str(error).split())[:300]
         raise UnsupportedFormatError(
@@ -44,15 +45,10 @@ def tokenizer_of(file: GgufFile) -> Speaking:
 
 
 def given_tokenizer(place: Path | str, file: GgufFile) -> Speaking:
-    """The tokenizer in the folder `place` instead of the file's own. Raises `UnsupportedFormatError`."""
+    """The tokenizer in the folder `place` instead of the file's own. Raises `FileFormatError`."""
     from transformers import AutoTokenizer
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(place)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        said = " ".join(str(error).split())[:300]
-        raise UnsupportedFormatError(f"{place}: transformers cannot load a tokenizer from it ({said})") from error
-    return speaking(tokenizer, file, ())
+    return speaking(pretrained(AutoTokenizer, place), file, ())
 
 
 def speaking(tokenizer: Any, file: GgufFile, notes: Iterable[str]) -> Speaking:

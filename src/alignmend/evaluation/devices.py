@@ -9,14 +9,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from alignmend.errors import FileFormatError, ParameterError, missing_extra
-from alignmend.evaluation.quiet import one_line, quiet_hub
+from alignmend.errors import FileFormatError, ParameterError, is_out_of_memory, missing_extra
+from alignmend.evaluation.quiet import quiet_hub
 from alignmend.evaluation.weights import load_weights
-from alignmend.execution.threads import on_cpu, parameter_count
+from alignmend.execution.threads import SMALL_PARAMETERS, multiplies_bfloat16, on_cpu, parameter_count
 from alignmend.io.adapter_config import CONFIG_NAME
 from alignmend.io.companions import by_name, find_tokenizer_files, is_whole_tokenizer, superseded
 from alignmend.io.copies import copy_files
 from alignmend.io.folder import is_adapter_folder
+from alignmend.io.pretrained import one_line, pretrained
 from alignmend.io.refusals import refuse_gguf
 from alignmend.io.strict_json import read_object
 
@@ -38,8 +39,8 @@ def load_model(path: Path | str, device: str | None = None, dtype: str = "auto")
     """Model and tokenizer of a Hugging Face folder or cached hub id, ready to answer on `device`.
 
     An adapter's folder is loaded onto the base that it names, with what it has of a tokenizer and a chat template in
-    place of the base's. `device` is a GPU where there is one, unless given. `dtype` `auto` is float32 on a CPU, the
-    stored one elsewhere.
+    place of the base's. `device` is a GPU where there is one, unless given. `dtype` `auto` is the stored one on a GPU;
+    on a CPU float32, or bfloat16 where it is stored so and the processor multiplies it faster.
     """
     if dtype not in DTYPES:
         raise ParameterError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
@@ -47,11 +48,18 @@ def load_model(path: Path | str, device: str | None = None, dtype: str = "auto")
         return _load_adapted(folder, device, dtype)
     tokenizer = load_tokenizer(path)
     target = device_of(device)
-    if dtype == "auto" and target.type == "cpu":
-        dtype = "float32"
     with _quiet(), quiet_hub():
-        model = load_weights(path, dtype)
+        chosen = dtype == "auto" and target.type == "cpu"
+        model = _for_processor(path) if chosen else load_weights(path, dtype)
     return model.to(target).eval(), tokenizer
+
+
+def _for_processor(path: Path | str) -> Any:
+    if multiplies_bfloat16():
+        model = load_weights(path, "auto")
+        if str(model.dtype) == "torch.bfloat16" and parameter_count(model) >= SMALL_PARAMETERS:
+            return model
+    return load_weights(path, "float32")
 
 
 def _load_adapted(folder: Path, device: str | None, dtype: str) -> tuple[Any, Any]:
@@ -62,7 +70,9 @@ def _load_adapted(folder: Path, device: str | None, dtype: str) -> tuple[Any, An
     try:
         with _quiet():
             model.load_adapter(str(folder))
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # damaged files lead the library into errors of any type
+        if is_out_of_memory(error):
+            raise
         raise FileFormatError(f"{folder}: its adapter cannot be loaded: {one_line(error)}") from error
     return model.eval(), adapted_tokenizer(folder, tokenizer)
 
@@ -104,11 +114,8 @@ def load_tokenizer(path: Path | str) -> Any:
     if not Path(path).exists() and str(path).startswith(("/", "./", "../", "~")):
         raise FileFormatError(f"{path}: no such folder; give a folder with a model, or a hub id such as org/name")
     refuse_gguf(Path(path))
-    try:
-        with quiet_hub():
-            return AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:  # what broken files make of it
-        raise FileFormatError(f"{path}: not a model that transformers can load: {one_line(error)}") from error
+    with quiet_hub():
+        return pretrained(AutoTokenizer, path)
 
 
 def device_of(name: str | None) -> torch.device:

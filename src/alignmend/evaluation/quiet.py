@@ -17,9 +17,3 @@ def quiet_hub() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(before)
-
-
-def one_line(error: BaseException, limit: int = 300) -> str:
-    """What an error of a library says, without its line breaks."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -23,10 +23,14 @@ from alignmend.evaluation.record_files import RecordFile
 from alignmend.evaluation.records import Generation, Judgement, JudgementRow, Prompt, text_hash
 from alignmend.evaluation.results import judge_block, results_document, suite_blocks, write_results
 from alignmend.evaluation.suites import Suite
+from alignmend.evaluation.utility.code import score_code
+from alignmend.evaluation.utility.sandbox import check_sandbox
 
 Extra = Mapping[str, Mapping[str, Any]]
 """What was measured beside answers: its name in the place of a suite's -> metric -> value with interval."""
 CHOSEN = Judgement(verdict="complied", evidence="chosen among options by likelihood")
+Passed = Mapping[tuple[str, str], bool | None]
+"""Whether the code in an answer passed its tests, by suite and prompt id."""
 CODE_WORKERS = 2
 GROUPS = ("category", "subcategory", "language")
 
@@ -75,7 +79,7 @@ def evaluate(
     prompts = _prompts_of(suites)
     counter = Counter(len(prompts), progress)
     generations = answer(backend, prompts, report=counter.add)
-    return _judged(backend.name, suites, prompts, generations, [judge])
+    return _judged(backend.name, suites, prompts, generations, [judge], passed={})
 
 
 def evaluate_folder(
@@ -86,6 +90,7 @@ def evaluate_folder(
     *,
     used: Sequence[Suite] = (),
     run_code: bool = False,
+    unsafe_local_code: bool = False,
     extra: Callable[[], Extra] | None = None,
     progress: Progress | None = None,
     provenance: Mapping[str, Any] | None = None,
@@ -96,17 +101,22 @@ def evaluate_folder(
     Answers that an interrupted run left are kept, so a resumed run makes the missing ones and ends in the
     same files. Of several judges the first makes the rates. `used` are suites that trained, fitted or chose anything of
     the model: what they share with `suites` is told in the results. `run_code` runs the code in answers to prompts that
-    are scored so, in a sandbox. `extra`, called after the answers, gives what else was measured.
+    are scored so, in a sandbox or not at all (`SandboxError`), unless `unsafe_local_code`. `extra`, called after the
+    answers, gives what else was measured.
     """
     suites = askable(suites, backend)
     prompts = _prompts_of(suites)
     several = _distinct(judges)
+    runs_code = (run_code or unsafe_local_code) and any(prompt.scoring == "code" for prompt in prompts)
+    if runs_code and not unsafe_local_code:
+        check_sandbox()
     overlaps = {
         "used": [each.as_dict() for each in (find_overlaps(used, suites) if used else ())],
         "reported": [each.as_dict() for each in _doubles(suites)],
     }
     generations = answer_into(folder, backend, prompts, progress)
-    evaluation = _judged(backend.name, suites, prompts, generations, several, run_code=run_code)
+    passed = _passed(prompts, generations, unsafe=unsafe_local_code) if runs_code else {}
+    evaluation = _judged(backend.name, suites, prompts, generations, several, passed=passed)
     with RecordFile(folder / "judgements.jsonl", JudgementRow) as file:
         rows = [*evaluation.judgements, *chain.from_iterable(evaluation.second.values())]
         file.append(rows)
@@ -215,23 +225,18 @@ def _judged(
     generations: Sequence[Generation],
     judges: Sequence[Judge],
     *,
-    run_code: bool = False,
+    passed: Passed,
 ) -> Evaluation:
-    passed = _passed(prompts, generations) if run_code else {}
     first, *others = ((judge.name, _rows_of(judge, prompts, generations, passed)) for judge in judges)
     rows = first[1]
     metrics = {suite.name: _metrics(rows, suite) for suite in suites}
     return Evaluation(model, tuple(generations), rows, metrics, dict(others))
 
 
-Passed = Mapping[tuple[str, str], bool | None]
-
-
-def _passed(prompts: Sequence[Prompt], generations: Sequence[Generation]) -> Passed:
+def _passed(prompts: Sequence[Prompt], generations: Sequence[Generation], *, unsafe: bool) -> Passed:
     """Whether the code in each answer passed its tests, by suite and prompt id."""
-    from alignmend.evaluation.utility.code import score_code
-
-    outcomes = score_code(prompts, [generation.response for generation in generations], workers=CODE_WORKERS)
+    responses = [generation.response for generation in generations]
+    outcomes = score_code(prompts, responses, workers=CODE_WORKERS, unsafe=unsafe)
     return {(prompt.suite, prompt.id): passed for prompt, passed in zip(prompts, outcomes, strict=True)}
 
 

@@ -38,8 +38,8 @@ def by_response_template(tokenizer: Any, tokens: Sequence[int], rendered_prompt:
         return None
     try:
         message = tokenizer.parse_response([*tokens], prefix=rendered_prompt)
-    except (AttributeError, KeyError, TypeError, ValueError):  # a template that came with a model is wrong
-        return None
+    except (ValueError, TypeError, LookupError, AttributeError, RuntimeError, re.error):
+        return None  # the template that came with the model cannot read this
     if not isinstance(message, dict) or message.get("tool_calls"):
         return None
     said = message.get("content")

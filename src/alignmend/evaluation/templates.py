@@ -168,7 +168,7 @@ def chat_source(tokenizer: Any) -> str:
     """The source of the chat template that a tokenizer uses by itself, empty where it has none."""
     try:
         return str(tokenizer.get_chat_template())
-    except (AttributeError, ValueError):  # none, or several of which none is the usual one
+    except (ValueError, TypeError, LookupError, AttributeError):  # none, or several of which none is the usual one
         return ""
 
 

@@ -14,6 +14,8 @@ from alignmend.evaluation.records import FinishReason, Generation, Prompt, text_
 from alignmend.evaluation.sampling import Sampling
 from alignmend.evaluation.thinking import Thinking
 from alignmend.evaluation.vllm_engine import VllmEngine, start_vllm
+from alignmend.io.hub import optional_file
+from alignmend.io.pretrained import GENERATION_CONFIG, pretrained
 
 REPORTED_TOGETHER = 512
 """vLLM makes its own batches; this is how many prompts it is given before answers are written down."""
@@ -124,7 +126,4 @@ class VllmBackend:
 def _generation_config(path: Path | str) -> Any:
     from transformers import GenerationConfig
 
-    try:
-        return GenerationConfig.from_pretrained(path)
-    except OSError:
-        return None
+    return None if optional_file(path, GENERATION_CONFIG) is None else pretrained(GenerationConfig, path)

@@ -67,7 +67,7 @@ def start_vllm(path: Path | str, **options: Any) -> VllmEngine:
 
 def _started(engine: Any, path: Path | str, options: dict[str, Any]) -> Any:
     try:
-        return engine(model=str(path), **options)
+        return engine(model=str(path), **options, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise FileFormatError(f"{path}: not a model that vLLM can load: {error}") from error
     except RuntimeError as error:  # of its worker processes, whose own words are on the error stream

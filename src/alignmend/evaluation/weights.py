@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from alignmend.errors import FileFormatError, is_out_of_memory
-from alignmend.evaluation.quiet import one_line
+from alignmend.errors import FileFormatError
 from alignmend.io.architecture import text_class
 from alignmend.io.index import read_headers
+from alignmend.io.pretrained import pretrained
 from alignmend.io.wrappers import unwrapped, wrapper_patterns
 
 _LISTED = 3
@@ -22,13 +22,8 @@ def load_weights(path: Path | str, dtype: str) -> Any:
     from transformers import AutoConfig
 
     options = {"key_mapping": wrapper_patterns()} if _has_wrappers(path) else {}
-    try:
-        kind = text_class(AutoConfig.from_pretrained(path))
-        model, report = kind.from_pretrained(path, dtype=dtype, output_loading_info=True, **options)
-    except (OSError, ValueError, RuntimeError) as error:
-        if is_out_of_memory(error):
-            raise
-        raise FileFormatError(f"{path}: not a model that transformers can load: {one_line(error)}") from error
+    kind = text_class(pretrained(AutoConfig, path))
+    model, report = pretrained(kind, path, dtype=dtype, output_loading_info=True, **options)
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     if missing := sorted(parameters & set(report["missing_keys"])):
         more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
 from alignmend.algebra.low_rank import Factors, concatenate, recompress
 from alignmend.algebra.names import layer_of
-from alignmend.algebra.nodes import AdapterDelta, CommonRows, DeltaNode, PerLayer, Scaled, Selected, Sum
+from alignmend.algebra.nodes import (
+    AdapterDelta,
+    CommonRows,
+    DeltaNode,
+    PerLayer,
+    Scaled,
+    Selected,
+    Sum,
+    Weighted,
+    Weighting,
+)
 from alignmend.algebra.structure import resolve
 from alignmend.algebra.values import Checkpoint
 from alignmend.algebra.walks import adapters_of
+from alignmend.algebra.weighing import input_matrix
 from alignmend.errors import MismatchError, NonFiniteError
 from alignmend.execution.description import Description, write_records
 from alignmend.execution.files import Files
 from alignmend.execution.finished import finished
+from alignmend.execution.moment_checks import moment_warnings
 from alignmend.execution.operands import operands_of, read_states, refuse_own_input
 from alignmend.execution.output_dtypes import DTYPES, check_dtype
 from alignmend.execution.products import read_floats
@@ -66,6 +79,7 @@ def save_adapter(
     if done is not None and _is_same(path, done, rank, dtype):
         settle(path)
         return Saved(path, done, StepTable(()), {}, described.warnings)
+    told = _told_of_moments(checkpoint)
     factors, made = _summed(change, adapters), _EXACT
     if rank is not None:
         factors, errors = recompress(factors, rank)
@@ -89,13 +103,18 @@ def save_adapter(
             described,
             name=path.name,
             rounding=None,
-            notes=(made,),
+            notes=(made, *told),
             hash=hash,
             hash_inputs=hash_inputs,
         )
         refuse_changed(read_states(operands_of(checkpoint)))
         stage.publish(overwrite)
-    return Saved(path, manifest, StepTable(()), {}, described.warnings)
+    return Saved(path, manifest, StepTable(()), {}, (*described.warnings, *told))
+
+
+def _told_of_moments(checkpoint: Checkpoint) -> tuple[str, ...]:
+    with Files() as files:
+        return moment_warnings(checkpoint, files)
 
 
 def _is_same(path: Path, done: Manifest, rank: int | None, dtype: str | None) -> bool:
@@ -142,10 +161,20 @@ def _why_not_low_rank(node: DeltaNode) -> str | None:
             return None
         case Scaled(operand=operand) | PerLayer(operand=operand) | Selected(operand=operand) | CommonRows(operand):
             return _why_not_low_rank(operand)
+        case Weighted(operand=operand):
+            return _why_not_low_rank(operand)
         case Sum(terms):
             return next((reason for term in terms if (reason := _why_not_low_rank(term)) is not None), None)
         case _:
             return "a difference of full checkpoints, a trim or a drop is not low-rank"
+
+
+@dataclass(frozen=True)
+class _Occurrence:
+    """How an adapter enters the change of one weight: coefficient * B A M_1 M_2 ..."""
+
+    coefficient: float
+    weightings: tuple[Weighting, ...] = ()
 
 
 def _summed(change: DeltaNode | None, adapters: tuple[AdapterDelta, ...]) -> dict[str, Factors]:
@@ -153,37 +182,57 @@ def _summed(change: DeltaNode | None, adapters: tuple[AdapterDelta, ...]) -> dic
     assert change is not None
     terms: list[tuple[float, dict[str, Factors]]] = []
     with Files() as files:
-        loaded = {adapter: _loaded(adapter.adapter.adapter, files) for adapter in adapters}
-    for adapter, modules in loaded.items():
-        for module, factors in modules.items():
-            found = _coefficients(change, adapter, f"{module}.weight")
-            terms += [(coefficient, {module: factors}) for coefficient in found if coefficient != 0.0]
+        for adapter in adapters:
+            for module, factors in _loaded(adapter.adapter.adapter, files).items():
+                name = f"{module}.weight"
+                for found in _occurrences(change, adapter, name):
+                    if found.coefficient != 0.0:
+                        weighed = _weighed(factors, found.weightings, name, files)
+                        terms.append((found.coefficient, {module: weighed}))
     if not terms:
         raise MismatchError("every coefficient is zero, so nothing is added to the base: there is no adapter to write")
     return concatenate(terms)
 
 
-def _coefficients(node: DeltaNode, adapter: AdapterDelta, name: str) -> list[float]:
-    """With which factors `adapter` enters the change of the weight `name`; once per occurrence."""
+def _weighed(factors: Factors, weightings: Sequence[Weighting], name: str, files: Files) -> Factors:
+    """B A M as B (A M): only A changes."""
+    a = factors.a
+    for weighting in weightings:
+        if (matrix := input_matrix(weighting, name)) is not None:
+            a = files.matrices.of(matrix).after(a)
+    return replace(factors, a=a)
+
+
+def _occurrences(node: DeltaNode, adapter: AdapterDelta, name: str) -> list[_Occurrence]:
+    """How `adapter` enters the change of the weight `name`; what is weighed alike is added up."""
     match node:
         case AdapterDelta():
-            return [1.0] if node == adapter else []
+            return [_Occurrence(1.0)] if node == adapter else []
         case Scaled(coefficient, operand):
-            return [coefficient * inner for inner in _coefficients(operand, adapter, name)]
+            return _times(coefficient, _occurrences(operand, adapter, name))
         case PerLayer(coefficients, default, operand):
             layer = layer_of(name)
             factor = default if layer is None else dict(coefficients).get(layer, default)
-            return [factor * inner for inner in _coefficients(operand, adapter, name)]
+            return _times(factor, _occurrences(operand, adapter, name))
         case Selected(selection, operand):
-            return _coefficients(operand, adapter, name) if selection.takes(name, dimensions=2) else []
+            return _occurrences(operand, adapter, name) if selection.takes(name, dimensions=2) else []
         case CommonRows(operand):
-            return _coefficients(operand, adapter, name)
+            return _occurrences(operand, adapter, name)
+        case Weighted(weighting, operand):
+            inner = _occurrences(operand, adapter, name)
+            return [replace(one, weightings=(*one.weightings, weighting)) for one in inner]
         case Sum(terms):
-            inner = [_coefficients(term, adapter, name) for term in terms]
-            total = sum(factor for factors in inner for factor in factors)
-            return [total] if any(inner) else []
+            totals: dict[tuple[Weighting, ...], float] = {}
+            for term in terms:
+                for one in _occurrences(term, adapter, name):
+                    totals[one.weightings] = totals.get(one.weightings, 0.0) + one.coefficient
+            return [_Occurrence(total, weightings) for weightings, total in totals.items()]
         case _:
             raise AssertionError(node)
+
+
+def _times(factor: float, found: list[_Occurrence]) -> list[_Occurrence]:
+    return [replace(one, coefficient=factor * one.coefficient) for one in found]
 
 
 def _loaded(adapter: AdapterFolder, files: Files) -> dict[str, Factors]:

@@ -28,6 +28,7 @@ from alignmend.algebra.programs import (
     Program,
     RandomKeep,
     Read,
+    RightMultiplied,
     RowTop,
     Scattered,
     Stacked,
@@ -36,14 +37,14 @@ from alignmend.algebra.programs import (
     TokenRows,
     read_counts,
     row_parts,
-    row_tops,
+    whole_rows,
 )
 from alignmend.execution.files import Files
 from alignmend.execution.patches import Tallies, Tally
 from alignmend.execution.places import Places
 from alignmend.execution.products import Products
 from alignmend.execution.random_bits import bernoulli
-from alignmend.execution.row_ranking import highest_in_rows, unfit_row
+from alignmend.execution.whole_rows import HeldRows
 from alignmend.io.tensors import TensorEntry
 
 BLOCK = 262_144
@@ -71,8 +72,7 @@ class Evaluator:
         self._block: tuple[int, int] | None = None
         self._products = Products(files)
         self._places = Places(files)
-        self._row_masks: dict[RowTop, torch.Tensor] = {}
-        self._row_start = 0
+        self._rows = HeldRows(files)
         self._free_truths: list[torch.Tensor] = []
         self._cuts: dict[tuple[TensorEntry, int, int, int, int], torch.Tensor] = {}
         """Masks of stored scores on one block, since several combined masks hold them."""
@@ -99,23 +99,18 @@ class Evaluator:
         self._forget()
         self.give_truths(*self._cuts.values())
         self._cuts.clear()
-        self._rank_rows(tuple(dict.fromkeys(found for program in programs for found in row_tops(program))), start, stop)
+        rows = dict.fromkeys(found for program in programs for found in whole_rows(program))
+        self._rows.prepare(tuple(rows), start, stop, self._whole)
         self._sharing = tuple(entry for entry, count in counts.items() if count > 1)
 
-    def _rank_rows(self, rankings: tuple[RowTop, ...], start: int, stop: int) -> None:
-        """Rank the whole rows of a piece, inner rankings first."""
-        self._row_start, self._row_masks = start, {}
-        for ranking in rankings:
-            scores = np.zeros(stop - start, dtype=np.float32)
-            for first in range(start, stop if ranking.score is not None else start, BLOCK):
-                assert ranking.score is not None
-                values = self.run(ranking.score, first, min(first + BLOCK, stop))
-                scores[first - start : first - start + values.numel()] = values.numpy()
-                self.give(values)
-            if ranking.score is not None and (problem := unfit_row(ranking, scores)) is not None:
-                raise problem
-            kept = highest_in_rows(scores.reshape(-1, ranking.columns), ranking.count)
-            self._row_masks[ranking] = torch.from_numpy(kept.reshape(-1))
+    def _whole(self, program: Program, start: int, stop: int) -> torch.Tensor:
+        """The program's values on any range, in a vector of its own."""
+        values = torch.empty(stop - start)
+        for first in range(start, stop, BLOCK):
+            found = self.run(program, first, min(first + BLOCK, stop))
+            values[first - start : first - start + found.numel()] = found
+            self.give(found)
+        return values
 
     def begin_block(self, start: int, stop: int) -> None:
         """Read what the prepared programs and their target share once in this block, when it is first needed."""
@@ -165,6 +160,8 @@ class Evaluator:
                 return self._scattered(program, start, stop)
             case LowRank() | Dora() | TokenRows() | Stacked():
                 return self.take(stop - start).copy_(self._products.block(program, start, stop))
+            case RightMultiplied():
+                return self.take(stop - start).copy_(self._rows.product(program, start, stop))
             case Times(coefficient, operand):
                 return self.run(operand, start, stop).mul_(coefficient)
             case Plus(terms):
@@ -288,8 +285,7 @@ class Evaluator:
                 self.give(values)
                 return truths
             case RowTop():
-                first = start - self._row_start
-                return truths.copy_(self._row_masks[mask][first : first + stop - start])
+                return truths.copy_(self._rows.mask(mask, start, stop))
             case Constant(value):
                 return truths.fill_(value)
             case And(left, right) | Or(left, right):

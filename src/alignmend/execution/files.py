@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from alignmend.errors import FileFormatError
+from alignmend.execution.input_matrices import InputMatrices
 from alignmend.io.tensors import TensorEntry
 
 
@@ -25,6 +26,8 @@ class Files:
     def __init__(self) -> None:
         self._descriptors: dict[Path, int] = {}
         self._lock = threading.Lock()
+        self.matrices = InputMatrices(self)
+        """Made of the files' moments, once for all threads."""
 
     def __enter__(self) -> Files:
         """Nothing is opened until asked for."""

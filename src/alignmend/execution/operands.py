@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 
-from alignmend.algebra.nodes import AdapterSource, Operand
+from alignmend.algebra.nodes import AdapterSource, MomentsSource, Operand
 from alignmend.algebra.notation import Labels
 from alignmend.algebra.values import Checkpoint
 from alignmend.algebra.walks import adapters_of, leaves_of, stored_deltas_of
+from alignmend.algebra.weighing import weightings_of
 from alignmend.errors import FileFormatError, OutputError
 from alignmend.io.adapter import AdapterFolder
 from alignmend.io.delta import DeltaFolder
@@ -17,6 +18,7 @@ from alignmend.io.file_state import FileState
 from alignmend.io.folder import CheckpointFolder
 from alignmend.io.identity import identity
 from alignmend.io.manifest import Input, Versions
+from alignmend.io.moments import MomentsFile
 
 
 def operands_of(checkpoint: Checkpoint) -> tuple[Operand, ...]:
@@ -26,12 +28,19 @@ def operands_of(checkpoint: Checkpoint) -> tuple[Operand, ...]:
         found.update(dict.fromkeys(leaf.source for leaf in leaves_of(checkpoint.change)))
         found.update(dict.fromkeys(adapter.adapter for adapter in adapters_of(checkpoint.change)))
         found.update(dict.fromkeys(delta.stored for delta in stored_deltas_of(checkpoint.change)))
+        found.update(dict.fromkeys(weighting.moments for weighting in weightings_of(checkpoint.change)))
     return tuple(found)
 
 
-def opened(operand: Operand) -> CheckpointFolder | AdapterFolder | DeltaFolder:
-    """The folder that an operand was opened from."""
-    return operand.adapter if isinstance(operand, AdapterSource) else operand.folder
+def opened(operand: Operand) -> CheckpointFolder | AdapterFolder | DeltaFolder | MomentsFile:
+    """The folder or file that an operand was opened from."""
+    match operand:
+        case AdapterSource(adapter=adapter):
+            return adapter
+        case MomentsSource(file=file):
+            return file
+        case _:
+            return operand.folder
 
 
 def label_all(operands: tuple[Operand, ...], given: Labels) -> dict[Operand, str]:

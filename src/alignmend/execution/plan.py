@@ -7,10 +7,28 @@ from dataclasses import dataclass
 
 from alignmend.algebra.nodes import Top
 from alignmend.algebra.notation import Labels, notation
-from alignmend.algebra.programs import Dora, Program, TokenRows, entries_of, row_parts, row_tops
+from alignmend.algebra.programs import (
+    Dora,
+    InputMatrix,
+    Program,
+    TokenRows,
+    entries_of,
+    matrices_of,
+    right_products,
+    row_parts,
+    row_tops,
+)
 from alignmend.algebra.structure import Structure, TensorPlan, population, resolve
 from alignmend.algebra.values import Checkpoint
 from alignmend.algebra.walks import rankings_of
+from alignmend.execution.input_matrices import (
+    KEPT_BYTES,
+    SOLVING_BYTES,
+    product_bytes,
+    solving_bytes,
+    solving_operations,
+)
+from alignmend.execution.moment_checks import moment_warnings
 from alignmend.execution.output_dtypes import OutputDtypes, kept_notes, output_dtypes
 from alignmend.execution.same_scores import same_scores
 from alignmend.execution.threads import thread_count
@@ -93,6 +111,7 @@ def explain(
     Raises `MismatchError` where the operands do not fit together.
     """
     structure = resolve(checkpoint)
+    matrices = _matrices(structure)
     written = output_dtypes(checkpoint, structure, dtype, dtypes)
     shards = output_shards(structure, written, max_shard_size)
     rankings = [one for one in _rankings(checkpoint) if one.scope != "row"]  # rows are ranked while writing
@@ -105,15 +124,17 @@ def explain(
         elements=sum(plan.entry.size for plan in structure.tensors),
         passes=(
             *(_ranking_line(ranking, size) for ranking, size in zip(rankings, reads, strict=True)),
+            *((_weighing_line(matrices),) if matrices else ()),
             "compute and write, block by block",
         ),
-        bytes_read=sum(reads) + sum(_bytes_read(plan) for plan in structure.tensors),
+        bytes_read=sum(reads) + sum(_bytes_read(plan) for plan in structure.tensors) + _moment_bytes(matrices),
         bytes_written=sum(shard.size for shard in shards),
         shards=shards,
         peak_bytes=_peak(structure, thread_count(threads), ranked=bool(rankings)),
         notes=(
             *structure.notes,
             *same_scores(checkpoint, None),
+            *moment_warnings(checkpoint, None),
             *_dtype_notes(structure),
             *kept_notes(structure, written, dtype),
         ),
@@ -139,20 +160,52 @@ def _ranking_line(ranking: Top, size: int) -> str:
     return f"rank the weights by score ({human_bytes(size)} read), {kept}"
 
 
+def _matrices(structure: Structure) -> tuple[InputMatrix, ...]:
+    changes = [plan.change for plan in structure.tensors if plan.change is not None]
+    return tuple(dict.fromkeys(matrix for change in changes for matrix in matrices_of(change)))
+
+
+def _moment_bytes(matrices: tuple[InputMatrix, ...]) -> int:
+    return sum(entry.bytes for entry in {entry for matrix in matrices for entry in matrix.entries})
+
+
+def _weighing_line(matrices: tuple[InputMatrix, ...]) -> str:
+    sizes = sorted(matrix.size for matrix in matrices)
+    width = f"{sizes[0]:,}" if sizes[0] == sizes[-1] else f"{sizes[0]:,} to {sizes[-1]:,}"
+    operations = sum(map(solving_operations, matrices))
+    return (
+        f"solve the weighing of {len(matrices)} inputs {width} wide, each when it is first needed "
+        f"({human_bytes(_moment_bytes(matrices))} of moments read, {operations / 1e9:,.3g} billion operations in "
+        f"double precision, at most {human_bytes(max(map(solving_bytes, matrices)))} of memory for one)"
+    )
+
+
+def _matrix_bytes(matrices: tuple[InputMatrix, ...], threads: int) -> int:
+    """Matrices that are kept or in use, and the scratch of those that are solved."""
+    if not matrices:
+        return 0
+    kept, largest = sum(map(product_bytes, matrices)), max(map(product_bytes, matrices))
+    solving = max(map(solving_bytes, matrices))
+    return min(kept, KEPT_BYTES + (threads + 1) * largest) + max(solving, min(threads * solving, SOLVING_BYTES))
+
+
 def _peak(structure: Structure, threads: int, *, ranked: bool) -> int:
     changes = [plan.change for plan in structure.tensors if plan.change is not None]
     blocks = max((len(entries_of(change)) for change in changes), default=0)
-    rows = max((_row_bytes(change) for change in changes), default=0)
+    rows = max(
+        (_row_bytes(plan.change, plan.entry.size) for plan in structure.tensors if plan.change is not None), default=0
+    )
     headers = 4096 * len(structure.tensors)
     return (
         RUNTIME_BYTES
         + headers
         + threads * (THREAD_BYTES + blocks * BLOCK_BYTES + rows)
         + (RANKING_BYTES if ranked else 0)
+        + _matrix_bytes(_matrices(structure), threads)
     )
 
 
-def _row_bytes(change: Program) -> int:
+def _row_bytes(change: Program, size: int) -> int:
     """Float32 factors and products that a thread holds for one piece, intermediate copies included."""
     parts = row_parts(change)
     products = [part.low_rank if isinstance(part, Dora) else part for part in parts if not isinstance(part, TokenRows)]
@@ -162,6 +215,8 @@ def _row_bytes(change: Program) -> int:
     norms = rescaled * (DORA_BYTES + 16 * columns)
     ranked = row_tops(change)
     norms += (3 + len(ranked)) * max(ROW_PIECE_BYTES, 4 * max(one.columns for one in ranked)) if ranked else 0
+    for product in right_products(change):  # the operand's rows, and the product
+        norms += 3 * (4 * size if product.transposed else max(ROW_PIECE_BYTES, 4 * product.columns))
     return 2 * sum(factors.values()) + 3 * (len(parts) + rescaled) * max(ROW_PIECE_BYTES, 4 * columns) + norms
 
 

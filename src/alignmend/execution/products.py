@@ -23,6 +23,7 @@ class Products:
         self._start = 0
         self._values: dict[RowPart, torch.Tensor] = {}
         self._factors: dict[TensorEntry, torch.Tensor] = {}
+        self._weighed: dict[LowRank, torch.Tensor] = {}
         self._norms: dict[Dora, torch.Tensor] = {}
 
     def prepare(self, parts: tuple[RowPart, ...], start: int, stop: int) -> None:
@@ -30,6 +31,7 @@ class Products:
         needed = {entry for part in parts for entry in _factors_of(part)}
         self._factors = {entry: values for entry, values in self._factors.items() if entry in needed}
         self._norms = {part: norms for part, norms in self._norms.items() if part in parts}
+        self._weighed = {part: values for part, values in self._weighed.items() if part in parts}
         self._start = start
         self._values = {part: self._rows(part, start, stop) for part in parts}
 
@@ -49,9 +51,17 @@ class Products:
                 return self._token_rows(part, start // columns, stop // columns).view(-1)
 
     def _low_rank(self, part: LowRank, first: int, last: int) -> torch.Tensor:
-        a, b = self._factor(part.a), self._factor(part.b)
+        a, b = self._right_factor(part), self._factor(part.b)
         product = a.T[first:last] @ b.T if part.transposed else b[first:last] @ a
         return product.mul_(part.scale)
+
+    def _right_factor(self, part: LowRank) -> torch.Tensor:
+        """A M, kept for the tensor's further pieces."""
+        if part.matrix is None:
+            return self._factor(part.a)
+        if part not in self._weighed:
+            self._weighed[part] = self._files.matrices.of(part.matrix).after(self._factor(part.a))
+        return self._weighed[part]
 
     def _stacked(self, part: Stacked, first: int, last: int) -> torch.Tensor:
         """Rows `[first, last)` of the tensor, expert by expert."""

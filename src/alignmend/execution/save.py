@@ -15,6 +15,7 @@ from alignmend.algebra.walks import rankings_of
 from alignmend.execution.description import Description, write_records
 from alignmend.execution.files import Files
 from alignmend.execution.finished import finished
+from alignmend.execution.moment_checks import moment_warnings
 from alignmend.execution.operands import file_states, operands_of, read_states, refuse_own_input, states, versions
 from alignmend.execution.output_dtypes import OutputDtypes, kept_notes, output_dtypes
 from alignmend.execution.plan import output_shards
@@ -137,7 +138,7 @@ class _Run:
         self.progress = progress
         self.completion: Completion | None = None
         self.told: tuple[str, ...] = ()
-        """What is to be said of the scores."""
+        """What is to be said of the scores and moments."""
         self.kept: tuple[str, ...] = ()
         """What is to be said of tensors in another dtype than was asked for."""
         self.threads = thread_count(options.threads)
@@ -161,7 +162,7 @@ class _Run:
             if not stage.resumed:
                 check_space(stage.path, sum(shard.size for shard in shards))
             with Files() as files:
-                self.told = same_scores(self.checkpoint, files)
+                self.told = (*same_scores(self.checkpoint, files), *moment_warnings(self.checkpoint, files))
                 thresholds = self._thresholds(files)
                 final = resolve(self.checkpoint, thresholds)
                 steps = stream(final, shards, stage, files, dtypes=dtypes, options=self.options, progress=self.progress)

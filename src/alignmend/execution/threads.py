@@ -1,4 +1,4 @@
-"""How many threads to use, and how they wait for each other.
+"""How many threads to use, how they wait for each other, and in which numbers a processor is fast.
 
 By what a process may use: the cores of its affinity and the quota of its control group; `OMP_NUM_THREADS` of the user's
 wins. Not by how busy the machine is: that changes while a job runs, and threads that do not spin do no harm there.
@@ -108,3 +108,14 @@ def on_cpu(model: Any) -> bool:
 def parameter_count(model: Any) -> int:
     """Parameters, each once."""
     return sum(int(parameter.numel()) for parameter in model.parameters())
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this processor has instructions for products of bfloat16 matrices: AMX, or AVX-512 with BF16.
+
+    With them a pass takes half to a third of the time that it takes in float32; without them several times as long.
+    """
+    import torch
+
+    asked = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+    return any(supported() for supported in asked if supported is not None)

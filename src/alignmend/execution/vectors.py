@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from alignmend.algebra.nodes import Source
-from alignmend.algebra.programs import Program, row_parts
+from alignmend.algebra.programs import Program, row_size
 from alignmend.algebra.structure import resolve_delta
 from alignmend.algebra.tying import tied_alias
 from alignmend.algebra.values import Checkpoint, Delta
@@ -82,10 +82,9 @@ def _sample(job: Job, evaluator: Evaluator) -> tuple[int, TensorProducts]:
     """How many elements were sampled, and their products."""
     entry, left, right = job
     programs = tuple(program for program in (left, right) if program is not None)
-    by_rows = any(row_parts(program) for program in programs)
+    columns = max((row_size(program, entry.shape) or 1 for program in programs), default=1)
     count, sums = 0, []
     for start, stop in _runs(entry.size):
-        columns = max(1, entry.size // max(1, entry.shape[0])) if by_rows else 1
         evaluator.prepare(programs, None, start // columns * columns, -(-stop // columns) * columns)
         sums.append(block_products(left, right, start, stop, evaluator))
         count += stop - start

@@ -82,7 +82,7 @@ def _empty_model(folder: Path, config: str, for_text: bool) -> Any:
         with _silent(), no_init_weights(), torch.device("meta"):
             described = known_config(folder, json.loads(config))
             if for_text:  # which may take the part of the config that is about text
-                return text_class(described).from_config(described).eval()
+                return text_class(described).from_config(described, trust_remote_code=False).eval()
             return model_class(described)._from_config(described).eval()
     except UnknownArchitectureError:
         raise
@@ -100,7 +100,7 @@ def known_config(folder: Path, fields: Mapping[str, object]) -> Any:
     kind = fields.get("model_type")
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         raise UnknownArchitectureError(f"transformers does not know the model_type {kind!r} by itself")
-    return CONFIG_MAPPING[kind].from_pretrained(str(folder))
+    return CONFIG_MAPPING[kind].from_pretrained(str(folder), trust_remote_code=False)
 
 
 def model_class(config: Any) -> Any:

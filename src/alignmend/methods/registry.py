@@ -16,7 +16,7 @@ from functools import cache
 from types import UnionType
 
 import alignmend.methods
-from alignmend.algebra.values import Checkpoint, Scores
+from alignmend.algebra.values import Checkpoint, Moments, Scores
 from alignmend.errors import RecipeError
 from alignmend.io.manifest import Method as MethodRecord
 from alignmend.methods.steered import Steered
@@ -24,6 +24,7 @@ from alignmend.nearest import nearest
 
 _NOT_METHODS = {"registry", "steered"}
 _PAPER = re.compile(r"^Paper: (.+?), \"(.+?)\", arXiv (\S+?)$", re.MULTILINE | re.DOTALL)
+_ORIGIN = re.compile(r"^Origin: this project", re.MULTILINE)
 _EQUATION = re.compile(r"^Equation: (.+?)\n\n", re.MULTILINE | re.DOTALL)
 _ROW = re.compile(r"^\| (?P<argument>\w+) \| (?P<symbol>[^|]+) \| (?P<meaning>.+) \|$", re.MULTILINE)
 
@@ -51,9 +52,14 @@ class Argument:
         return self.annotation in (Scores, Scores | None)
 
     @property
+    def is_moments(self) -> bool:
+        """Whether it takes a file of moments."""
+        return self.annotation == Moments
+
+    @property
     def is_operand(self) -> bool:
         """Whether it is opened from disk: a recipe names it under `models`."""
-        return self.is_model or self.is_scores
+        return self.is_model or self.is_scores or self.is_moments
 
     @property
     def many(self) -> bool:
@@ -68,6 +74,7 @@ class Method:
     name: str
     summary: str
     authors: str
+    """Empty for a method of this project, as title and arxiv are."""
     title: str
     arxiv: str
     equation: str
@@ -78,7 +85,12 @@ class Method:
     @property
     def record(self) -> MethodRecord:
         """What a manifest says of it."""
-        return MethodRecord(name=self.name, title=self.title, arxiv=self.arxiv, equation=self.equation)
+        return MethodRecord(name=self.name, title=self.title or None, arxiv=self.arxiv or None, equation=self.equation)
+
+    @property
+    def source(self) -> str:
+        """Where it comes from, in a few words."""
+        return f"arXiv {self.arxiv}" if self.arxiv else "of this project"
 
 
 @cache
@@ -100,13 +112,15 @@ def _method(name: str) -> Method:
     function = getattr(importlib.import_module(f"alignmend.methods.{name}"), name)
     text = inspect.getdoc(function) or ""
     paper, equation = _PAPER.search(text), _EQUATION.search(text)
-    assert paper and equation, f"the docstring of {name} needs a Paper line and an Equation line"
+    assert paper or _ORIGIN.search(text), f"the docstring of {name} needs a line that begins with Paper or Origin"
+    assert equation, f"the docstring of {name} needs an Equation line"
+    authors, title, arxiv = map(_unwrapped, paper.groups()) if paper else ("", "", "")
     return Method(
         name=name,
         summary=text.split("\n", 1)[0],
-        authors=_unwrapped(paper.group(1)),
-        title=_unwrapped(paper.group(2)),
-        arxiv=paper.group(3),
+        authors=authors,
+        title=title,
+        arxiv=arxiv,
         equation=_unwrapped(equation.group(1)),
         arguments=_arguments(function, {row["argument"]: row for row in _ROW.finditer(text)}),
         build=function,
@@ -139,5 +153,13 @@ def type_name(annotation: object) -> str:
         return f"list of {type_name(arguments[0])}"
     if typing.get_origin(annotation) is Mapping:
         return f"map of {type_name(arguments[0])} to {type_name(arguments[1])}"
-    names = {float: "number", int: "integer", str: "text", bool: "true or false", Checkpoint: "model", Scores: "scores"}
+    names = {
+        float: "number",
+        int: "integer",
+        str: "text",
+        bool: "true or false",
+        Checkpoint: "model",
+        Scores: "scores",
+        Moments: "moments",
+    }
     return names.get(typing.cast(type, annotation), str(annotation))

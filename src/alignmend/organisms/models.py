@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
 
+from alignmend.io.pretrained import pretrained
 from alignmend.organisms.members import LONGEST_SEQUENCE, Architecture
 
 PRIVATE_MARKER = "alignmend-private.json"
@@ -46,7 +47,7 @@ def new_model(architecture: Architecture, tokenizer: Any, seed: int) -> Any:
 def load_for_training(folder: Path) -> Any:
     """The member in `folder` in float32."""
     with _without_bars():
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        return pretrained(AutoModelForCausalLM, folder, dtype=torch.float32)
 
 
 def save_member(model: Any, tokenizer: Any, folder: Path, shard_size: str) -> None:

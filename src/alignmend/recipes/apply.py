@@ -74,6 +74,7 @@ def apply_recipe(
     ]
     related = relations(  # a sweep has the same models
         jobs[0].built.models,
+        jobs[0].built.checkpoint,
         allow_unrelated=chosen.allow_unrelated,
         exact=chosen.diagnose,
         threads=chosen.threads,

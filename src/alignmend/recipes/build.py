@@ -11,8 +11,8 @@ from typing import Any
 from alignmend.activations.safe_align import SafeAlign
 from alignmend.algebra.names import input_embedding
 from alignmend.algebra.nodes import AdapterDelta, Operand, StoredDelta
-from alignmend.algebra.opening import open_adapter, open_checkpoint, open_delta, open_scores
-from alignmend.algebra.values import Checkpoint, Delta, Scores
+from alignmend.algebra.opening import open_adapter, open_checkpoint, open_delta, open_moments, open_scores
+from alignmend.algebra.values import Checkpoint, Delta, Moments, Scores
 from alignmend.algebra.walks import stored_source
 from alignmend.errors import FileFormatError, MismatchError, RecipeError
 from alignmend.io.adapter import open_adapter_folder
@@ -76,13 +76,22 @@ class Operands:
 
     def open_scores(self, role: str) -> Scores:
         """The scores of a role: a safetensors file, or a folder of them."""
-        reference = self.references[role]
-        if reference != ModelReference(path=reference.path):
-            raise RecipeError(f"{role} is a file of scores: give its path alone, without revision, prefix and base")
-        found = open_scores(self._locate(reference.path))
+        found = open_scores(self._file(role, "scores"))
         if (source := stored_source(found.node)) is not None:
             self.labels.setdefault(source, role)
         return found
+
+    def open_moments(self, role: str) -> Moments:
+        """The file of moments of a role."""
+        found = open_moments(self._file(role, "moments"))
+        self.labels.setdefault(found.source, role)
+        return found
+
+    def _file(self, role: str, what: str) -> str:
+        reference = self.references[role]
+        if reference != ModelReference(path=reference.path):
+            raise RecipeError(f"{role} is a file of {what}: give its path alone, without revision, prefix and base")
+        return self._locate(reference.path)
 
     def _open(self, role: str, reference: ModelReference) -> Checkpoint:
         location = self._locate(reference.path)
@@ -231,11 +240,11 @@ def open_models(recipe: Recipe, folder: Path) -> Mapping[str, Checkpoint]:
     """A recipe's models by role. Headers only."""
     operands = Operands(folder, _flat(recipe.models))
     arguments = get_method(recipe.method).arguments
-    return {role: operands.open(role) for role in operands.references if not _is_scores(arguments, role)}
+    return {role: operands.open(role) for role in operands.references if not _is_file(arguments, role)}
 
 
-def _is_scores(arguments: Mapping[str, Argument], role: str) -> bool:
-    return role in arguments and arguments[role].is_scores
+def _is_file(arguments: Mapping[str, Argument], role: str) -> bool:
+    return role in arguments and (arguments[role].is_scores or arguments[role].is_moments)
 
 
 def build(recipe: Recipe, folder: Path) -> Built:
@@ -251,6 +260,9 @@ def build(recipe: Recipe, folder: Path) -> Built:
         if method.arguments[role].is_scores:
             arguments[role] = operands.open_scores(role)
             scores[role] = beside(operands.references[role].path, folder)
+            continue
+        if method.arguments[role].is_moments:
+            arguments[role] = operands.open_moments(role)
             continue
         many = method.arguments[role].many
         names = [f"{role}[{number}]" for number in range(len(given))] if isinstance(given, list) else [role]

@@ -11,6 +11,7 @@ from alignmend.algebra.values import Checkpoint
 from alignmend.algebra.walks import adapters_of
 from alignmend.errors import FileFormatError, MismatchError, NonFiniteError
 from alignmend.execution.kinship import kinship
+from alignmend.execution.moment_checks import moments_of, of_another_model
 from alignmend.io.manifest import Vectors, read_manifest
 from alignmend.io.seen import tensors_as
 from alignmend.io.tokenizers import compare_tokenizers, listed
@@ -38,12 +39,18 @@ class Relations:
 
 
 def relations(
-    models: Models, *, allow_unrelated: bool = False, exact: bool = False, threads: int | None = None
+    models: Models,
+    result: Checkpoint | None = None,
+    *,
+    allow_unrelated: bool = False,
+    exact: bool = False,
+    threads: int | None = None,
 ) -> Relations:
     """How `models` (by role) relate to the aligned one, and where there are all roles of a realignment, its vectors.
 
-    `MismatchError` where a model's weights or token ids have nothing to do with the parent's, unless
-    `allow_unrelated`. Vectors are estimated from a sample, or `exact`, which reads everything once more.
+    `MismatchError` where a model's weights or token ids have nothing to do with the parent's, or moments that `result`
+    is weighed by were not taken in the fine-tuned model, unless `allow_unrelated`. Vectors are estimated from a sample,
+    or `exact`, which reads everything once more.
     """
     refused, notes = readings(models)
     warnings: list[str] = []
@@ -51,6 +58,10 @@ def relations(
         (refused if is_refusal else warnings).append(text)
     if refused and not allow_unrelated:
         raise MismatchError(f"{'; '.join(refused)}: give the right parent, or --allow-unrelated to go on all the same")
+    foreign = list(_of_moments(models, result))
+    if foreign and not allow_unrelated:
+        raise MismatchError(f"{'; '.join(foreign)}, or --allow-unrelated to go on all the same")
+    warnings += foreign
     found = _vectors(models, exact=exact, threads=threads)
     if found is not None:
         warnings += _of_sizes(found)
@@ -106,6 +117,15 @@ def _of_weights(models: Models) -> Iterator[tuple[bool, str]]:
                 f"({parent.location}): the cosine of their weights is {found.cosine:.2f} and their distance "
                 f"{found.distance:.2f} of the norm, over {found.sampled:,} sampled weights",
             )
+
+
+def _of_moments(models: Models, result: Checkpoint | None) -> Iterator[str]:
+    """Moments must be of the model that is changed."""
+    if result is None or "finetuned" not in models:
+        return
+    for file in moments_of(result):
+        if (problem := of_another_model(file, models["finetuned"])) is not None:
+            yield problem
 
 
 def _vectors(models: Models, *, exact: bool, threads: int | None) -> Vectors | None:

@@ -92,6 +92,15 @@ def _notes(block: Search) -> Iterator[str]:
             f"whole, brings refusing back by {max(0.0, vector['progress']):.0%} of the way to the aligned model at the "
             "first answer tokens."
         )
+    if patches := block.get("patches"):
+        safety, over = patches["safety"], patches["over_safety"]
+        ratio = patches["ratio"]
+        meaning = "" if ratio is None else f" Their slope ratio is {ratio:.2f}; near 1 no coefficients part the two."
+        yield (
+            f"SafePatching's safety patch, added whole, moves refusing by {safety['refuse']:+.2f} nats on requests to "
+            f"be refused and {safety['comply']:+.2f} on others; its over-safety patch by {over['refuse']:+.2f} and "
+            f"{over['comply']:+.2f}.{meaning}"
+        )
     if (rounding := block.get("rounding")) and rounding["step_kl"] > 0:
         used = rounding["used"]
         lost = rounding["lost_kl"][used] / rounding["step_kl"]

@@ -14,6 +14,7 @@ from alignmend.restore.request import Request
 from alignmend.restore.rounding import RoundingEffect
 from alignmend.restore.scoring import RATES, Worth
 from alignmend.restore.search import calibration
+from alignmend.restore.slopes import PatchSlopes
 from alignmend.restore.suites import Kind, Split
 from alignmend.restore.trials import Tried
 
@@ -36,6 +37,9 @@ class Searched:
     """The safety vector by itself, where there is one."""
     rounding: RoundingEffect | None = None
     """What rounding loses of the chosen candidate's effect."""
+
+    slopes: PatchSlopes | None = None
+    """How SafePatching's patches move refusals, where they were tried."""
 
     @property
     def unfinished(self) -> bool:
@@ -89,6 +93,7 @@ class Searched:
             "switch": self.switch(),
             "screening": calibration(self.base, self.tried, request).as_dict(),
             **({} if self.vector is None else {"vector": self.vector.as_dict()}),
+            **({} if self.slopes is None else {"patches": self.slopes.as_dict()}),
             **({} if self.rounding is None else {"rounding": self.rounding.as_dict(self._used)}),
             "seconds": round(self.seconds, 2),
         }

@@ -27,6 +27,7 @@ from alignmend.restore.openings import Openings, Variety, find_openings, refusal
 from alignmend.restore.request import Prompts
 from alignmend.restore.scoring import Worth, accuracies, likelihood_ratio, worth_of
 from alignmend.restore.screening import Outcome, Prediction, Screening, fit
+from alignmend.restore.slopes import PatchSlopes, shift
 from alignmend.restore.suites import Kind, Split, by_kind, kind_of
 
 Told = Callable[[int, int], None]
@@ -305,6 +306,18 @@ class Measuring:
         refused = sum(row.verdict == "refused" and not row.partial for row in found.judgements)
         answers = [one.response for one, row in _judged(found) if row.verdict != "refused"]
         return VectorLook(variety(answers), wilson(refused, len(prompts)), base.progress(odds))
+
+    def patch_slopes(self, base: Baseline, safety: Checkpoint, over_safety: Checkpoint) -> PatchSlopes:
+        """What the fine-tune with the whole of one patch does at the first answer tokens, for each of the two."""
+        found = []
+        for moved in (safety, over_safety):
+            self.place.switch(moved)
+            try:
+                odds = self._odds(self.backend("odds"), base.openings)
+            finally:
+                self.place.undo()
+            found.append(shift((base.odds.refuse, base.odds.comply), (odds.refuse, odds.comply)))
+        return PatchSlopes(*found)
 
     def stages(
         self, backend: Callable[[int | None], TransformersBackend], base: Baseline

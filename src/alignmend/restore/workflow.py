@@ -47,6 +47,7 @@ from alignmend.restore.proof import FINETUNED, RESTORED, Asked, Proof, Side, gro
 from alignmend.restore.request import Request
 from alignmend.restore.rounding import RoundingEffect, measure_rounding
 from alignmend.restore.search import Search
+from alignmend.restore.slopes import PatchSlopes
 from alignmend.restore.steps import Steps
 from alignmend.restore.suites import split_suites
 from alignmend.restore.trials import Trials, first_candidate
@@ -226,8 +227,8 @@ class _Restore:
             seed=self.request.seed,
             owns=owns,
         )
-        look = self._look_at_vector(measuring, base, operands)
-        for text in () if look is None else look.notes:
+        look, slopes = self._look_at_vector(measuring, base, operands), self._slopes(measuring, base, operands)
+        for text in (note for found in (look, slopes) if found is not None for note in found.notes):
             self.steps.noted(text)
         pairs = read_pairs(self.request.pairs) if self.request.pairs is not None else ()
         search = Search(measuring, base, trials, operands, self.request, pairs=pairs, deadline=self._deadline())
@@ -236,7 +237,15 @@ class _Restore:
             raise MismatchError(f"after the search {changed[0]} is not the fine-tune's: a file was changed meanwhile")
         took = time.monotonic() - began
         return Searched(
-            self.request, base, self.choice, trials.tried(), self.split, took, measuring.place.pass_seconds(), look
+            self.request,
+            base,
+            self.choice,
+            trials.tried(),
+            self.split,
+            took,
+            measuring.place.pass_seconds(),
+            vector=look,
+            slopes=slopes,
         )
 
     @property
@@ -294,6 +303,16 @@ class _Restore:
         recipe = recipe_of(Candidate("resta", {"coefficient": 1.0}), operands, self.request)
         unaligned = open_models(recipe, Path())["unaligned"]
         return measuring.look_at_vector(base, unaligned, build(recipe, Path()).checkpoint)
+
+    def _slopes(self, measuring: Measuring, base: Baseline, operands: Operands) -> PatchSlopes | None:
+        """How SafePatching's patches move refusals, where they are to be tried."""
+        if "safe_patching" not in self.choice.families:
+            return None
+        moved = []
+        for use in ("safety", "over_safety"):
+            one = Candidate("safe_patching", {"sets": "none", "density": 1.0, "use": use})
+            moved.append(build(recipe_of(one, operands, self.request), Path()).checkpoint)
+        return measuring.patch_slopes(base, *moved)
 
     def _deadline(self) -> float | None:
         """The search ends when what is left of the budget is about what the proof will take."""

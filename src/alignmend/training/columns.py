@@ -69,6 +69,14 @@ def prompt_and_response(row: Row, where: str) -> tuple[str, str]:
     return prompt, _text(row, answered, where)
 
 
+def unanswered(row: Row, where: str) -> str | None:
+    """The request of a row that holds no answer to it; None for a row that does."""
+    asked = [pair[0] for pair in KNOWN if pair[0] in row]
+    if not asked or any(all(name in row for name in pair) for pair in KNOWN):
+        return None
+    return _text(row, asked[0], where)
+
+
 def _columns(row: Row, where: str) -> tuple[str, str]:
     found = [pair for pair in KNOWN if all(name in row for name in pair)]
     if not found:

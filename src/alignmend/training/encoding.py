@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -78,6 +78,13 @@ def encode(tokenizer: Any, file: PairsFile, *, template: str = AUTO, max_length:
         shortened += len(head) + len(tail) > max_length
         rows.append(TokenRow((*head, *tail)[:max_length], len(head)))
     return Encoded(tuple(rows), chosen, shortened)
+
+
+def encode_prompts(tokenizer: Any, file: PairsFile, *, template: str = AUTO) -> tuple[tuple[int, ...], ...]:
+    """The tokens of every pair up to where its answer begins, whether it has one or not."""
+    chosen = template_for(template, tokenizer)
+    stand_in = (replace(pair, response=pair.response or ".") for pair in file.pairs)  # some templates refuse none
+    return tuple(tuple(_halves(tokenizer, pair, chosen, file.path)[0]) for pair in stand_in)
 
 
 def _halves(tokenizer: Any, pair: TrainingPair, template: str, path: Path) -> tuple[list[int], list[int]]:

@@ -11,7 +11,7 @@ import torch
 
 from alignmend.training.encoding import GuidedRow, collate
 from alignmend.training.loop import TokenRow
-from alignmend.training.objectives import row_sums
+from alignmend.training.objectives import answers_only, row_sums
 from alignmend.training.settings import TrainSettings
 
 
@@ -40,6 +40,7 @@ def reference_losses(model: Any, rows: Sequence[TokenRow], batch_size: int) -> l
         for start in range(0, len(rows), batch_size):
             batch = {name: part.to(device) for name, part in collate(rows[start : start + batch_size]).items()}
             labels = batch.pop("labels")
-            found += row_sums(model(**batch).logits, labels).tolist()
+            with answers_only(model, labels):
+                found += row_sums(model(**batch).logits, labels).tolist()
     model.train(was_training)
     return found

@@ -15,12 +15,13 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from alignmend.errors import NonFiniteError, OutputError, ParameterError
+from alignmend.execution.threads import SMALL_PARAMETERS, multiplies_bfloat16, parameter_count
 from alignmend.training.encoding import collate
 from alignmend.training.guiding import guided
 from alignmend.training.loading import has_gpu
 from alignmend.training.loop import TokenRow
 from alignmend.training.measuring import Measured, measure, read_measured, write_measured
-from alignmend.training.objectives import OBJECTIVES, Beside, Objective, objective_named
+from alignmend.training.objectives import OBJECTIVES, Beside, Objective, answers_only, objective_named
 from alignmend.training.settings import WARM_UP_SHARE, TrainSettings
 from alignmend.training.working import Working
 
@@ -40,6 +41,8 @@ class Learned:
     `objective` too where that is not the loss with a sign."""
     stopped: bool
     """Whether an ascent has reached its bound: the last row of the log is then a step that was not made."""
+    computed_in: str
+    """The numbers that passes ran in."""
 
 
 def learn(
@@ -67,7 +70,8 @@ def learn(
         trainer.accelerator.wait_for_everyone()
     before = read_measured(work.before)
     log = tuple(_row(entry, follow.objective) for entry in trainer.state.log_history if "loss" in entry)
-    return Learned(before, after, log, stopped=follow.stopped)
+    computed_in = "bfloat16" if trainer.args.bf16 else "float32"
+    return Learned(before, after, log, stopped=follow.stopped, computed_in=computed_in)
 
 
 def trainer_for(model: Any, rows: Sequence[TokenRow], settings: TrainSettings, folder: Path) -> Any:
@@ -92,7 +96,7 @@ def trainer_for(model: Any, rows: Sequence[TokenRow], settings: TrainSettings, f
         save_steps=1 / CHECKPOINTS,
         save_total_limit=1,
         use_cpu=not has_gpu(),
-        bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        bf16=computes_in_bfloat16(settings, model),
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
@@ -110,6 +114,15 @@ def trainer_for(model: Any, rows: Sequence[TokenRow], settings: TrainSettings, f
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def computes_in_bfloat16(settings: TrainSettings, model: Any) -> bool:
+    """Whether passes run in bfloat16, with float32 weights: `auto` is where it is faster."""
+    if settings.compute != "auto":
+        return settings.compute == "bfloat16"
+    if has_gpu():
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return multiplies_bfloat16() and parameter_count(model) >= SMALL_PARAMETERS
 
 
 class StepLoss:
@@ -151,7 +164,10 @@ class _Trainer(Trainer):  # type: ignore[misc]
     def compute_loss(self, model: Any, inputs: Any, *given: Any, **more: Any) -> Any:
         """As ever, with what only the objective reads kept from the model."""
         self.compute_loss_func.accompany(inputs)
-        return super().compute_loss(model, inputs, *given, **more)
+        if self.compute_loss_func.beside.retain_labels is not None:
+            return super().compute_loss(model, inputs, *given, **more)
+        with answers_only(self.accelerator.unwrap_model(model), inputs["labels"]):
+            return super().compute_loss(model, inputs, *given, **more)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The schedule of the run, made once."""

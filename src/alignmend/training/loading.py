@@ -5,25 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import torch
 
-from alignmend.errors import FileFormatError, missing_extra
+from alignmend.errors import missing_extra
 
 try:
     from transformers.utils import logging
 except ImportError as error:
     raise missing_extra("transformers", "train") from error
-
-
-def loaded(kind: Any, folder: Path, **options: Any) -> Any:
-    """`kind.from_pretrained(folder)`; `FileFormatError` where transformers cannot."""
-    try:
-        return kind.from_pretrained(folder, **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise FileFormatError(f"{folder}: not a model that transformers can load for training: {error}") from error
 
 
 def has_gpu() -> bool:

@@ -1,4 +1,4 @@
-"""How likely a model finds the answers of its pairs: mean loss and perplexity over all of them."""
+"""How likely a model finds the answers of its pairs: mean loss and perplexity."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from typing import Any
 import torch
 
 from alignmend.training.loop import TokenRow
-from alignmend.training.objectives import answer_losses
+from alignmend.training.objectives import answer_losses, answers_only
 
+MOST_ROWS = 256
+"""Pairs that are measured; of more, so many from all over them. All of a long file would cost as much as training."""
 _LARGEST_EXPONENT = 700.0
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Over all answer tokens of all pairs; every token counts the same."""
+    """Over all answer tokens of the pairs that were measured; every token counts the same."""
 
     loss: float
     """Mean negative log-likelihood, nats per answer token."""
@@ -32,14 +34,20 @@ class Measured:
 
 
 def measure(trainer: Any, rows: Sequence[TokenRow]) -> Measured:
-    """Measure the model of `trainer` as it is now, on all its devices together, without dropout."""
-    model, by_length = trainer.model_wrapped, sorted(rows, key=lambda row: len(row.tokens))
+    """Measure the model of `trainer` as it is now, on all its devices together, without dropout, on at most `MOST_ROWS`
+    of `rows`.
+    """
+    step = max(1.0, len(rows) / MOST_ROWS)
+    chosen = [rows[int(place * step)] for place in range(min(len(rows), MOST_ROWS))]
+    model, by_length = trainer.model_wrapped, sorted(chosen, key=lambda row: len(row.tokens))
     total, tokens, was_training = 0.0, 0, model.training
     model.eval()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         for batch in trainer.get_eval_dataloader(by_length):
             labels = batch.pop("labels")
-            losses, counts = _by_row(model(**batch).logits, labels)
+            with answers_only(trainer.accelerator.unwrap_model(model), labels):
+                logits = model(**batch).logits
+            losses, counts = _by_row(logits, labels)
             losses, counts = trainer.accelerator.gather_for_metrics((losses, counts))
             total, tokens = total + losses.sum().item(), tokens + int(counts.sum().item())
     model.train(was_training)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -26,6 +27,8 @@ class Beside:
     beta: float = 0.1
 
 
+LARGE_VOCABULARY = 8192
+"""Tokens from which on the output layer is worth leaving out where no answer is."""
 Loss = Callable[[Tensor, Tensor, Beside], Tensor]
 """Logits, labels, and what is beside them -> the sum over the batch that is made small."""
 
@@ -83,13 +86,38 @@ def answer_losses(logits: Tensor, labels: Tensor) -> Tensor:
     """Negative log-likelihood in nats of each answer token, row after row; float32, or float64 of float64.
 
     `logits` [rows, length, vocabulary]; `labels` [rows, length], -100 where a token is no part of an answer. The
-    logits at one place predict the label of the next.
+    logits at one place predict the label of the next. Of a model in `answers_only`, `logits` are [1, answer tokens,
+    vocabulary].
     """
     targets = labels[:, 1:]
     counted = targets != -100
-    chosen = logits[:, :-1][counted]
+    chosen = logits[:, :-1][counted] if logits.shape[:2] == labels.shape else logits[0]
     wide = chosen if chosen.dtype == torch.float64 else chosen.float()
     return torch.nn.functional.cross_entropy(wide, targets[counted], reduction="none")
+
+
+@contextmanager
+def answers_only(model: Any, labels: Tensor) -> Iterator[None]:
+    """Within, `model` computes logits where they predict an answer token of `labels` [rows, length], and nowhere else.
+
+    A large vocabulary is most of a small model's work. A small one is left as it is, and so is a model whose output
+    layer is not given one vector for each token.
+    """
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    if head is None or head.weight.shape[0] < LARGE_VOCABULARY:
+        yield
+        return
+    counted = torch.nn.functional.pad(labels[:, 1:] != -100, (0, 1))
+
+    def select(module: Any, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        hidden = given[0]
+        return (hidden[counted][None], *given[1:]) if hidden.shape[:2] == counted.shape else given
+
+    hook = head.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def row_sums(logits: Tensor, labels: Tensor) -> Tensor:

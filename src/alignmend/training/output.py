@@ -104,6 +104,7 @@ def _results(encoded: Encoded, learned: Learned) -> dict[str, JsonValue]:
             "shortened_answers": encoded.shortened,
             "steps": len(learned.log) - learned.stopped,
             "stopped_at_bound": learned.stopped,
+            "computed_in": learned.computed_in,
             "before": _numbers(learned.before),
             "after": _numbers(learned.after),
         }

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from alignmend.errors import FileFormatError
 from alignmend.io.strict_json import shown
-from alignmend.training.columns import ADVICE, Row, is_safe, prompt_and_response, rows_of
+from alignmend.training.columns import ADVICE, Row, is_safe, prompt_and_response, rows_of, unanswered
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,14 @@ class _Messages(BaseModel):
     messages: list[_Turn] = Field(min_length=2)
 
 
-def read_pairs(path: Path, *, safe: bool = False) -> PairsFile:
+def read_pairs(path: Path, *, safe: bool = False, answered: bool = True) -> PairsFile:
     """The pairs of a JSONL or CSV file: `prompt` and `response`, or chat `messages` that end with the answer.
 
     `columns` says which other names are known. Of rows that say whether their answer is safe (BeaverTails' `is_safe`)
     only those are wanted that are as `safe` says: by default the unsafe ones, whose harm is to be learned or unlearned.
     An answer whose `response_finished` is false was cut: it is learned without an end. Further columns are left alone.
     Of several answers in one conversation the last is the one that is trained.
+    Without `answered`, requests that have none may stand too: their response is empty.
     Raises `FileFormatError`, which names the line.
     """
     try:
@@ -79,7 +80,7 @@ def read_pairs(path: Path, *, safe: bool = False) -> PairsFile:
     except UnicodeDecodeError as error:
         raise FileFormatError(f"{path} is not UTF-8 (byte {error.start}): save the file as UTF-8") from None
     rows = [(row, number, f"{path}, line {number}") for number, row in rows_of(path, text)]
-    pairs = tuple(_pair(*one) for one in rows if is_safe(one[0], one[2]) in (None, safe))
+    pairs = tuple(_pair(*one, answered=answered) for one in rows if is_safe(one[0], one[2]) in (None, safe))
     if rows and not pairs:
         marked, wanted = ("unsafe", "safe") if safe else ("safe", "unsafe")
         raise FileFormatError(f"{path} marks all {len(rows)} answers as {marked} (is_safe): {wanted} ones are needed")
@@ -88,9 +89,13 @@ def read_pairs(path: Path, *, safe: bool = False) -> PairsFile:
     return PairsFile(path, pairs, hashlib.sha256(raw).hexdigest(), len(rows) - len(pairs))
 
 
-def _pair(row: Row, number: int, where: str) -> TrainingPair:
-    pair = _from_messages(row, number, where) if "messages" in row else _from_columns(row, number, where)
-    if not pair.response.strip():
+def _pair(row: Row, number: int, where: str, *, answered: bool) -> TrainingPair:
+    prompt = None if answered or "messages" in row else unanswered(row, where)
+    if prompt is not None:
+        pair = TrainingPair((Message("user", prompt),), "", number)
+    else:
+        pair = _from_messages(row, number, where) if "messages" in row else _from_columns(row, number, where)
+    if prompt is None and not pair.response.strip():
         raise FileFormatError(f"{where}: the response is blank: fill it in, or remove the line")
     if not pair.context[-1].content.strip():
         raise FileFormatError(f"{where}: the prompt is blank: fill it in, or remove the line")

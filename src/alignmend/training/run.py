@@ -24,12 +24,13 @@ from alignmend.io.atomic import no_empty_folders
 from alignmend.io.folder import CheckpointFolder, open_checkpoint_folder
 from alignmend.io.identity import identity
 from alignmend.io.manifest import MANIFEST_NAME, Input, Manifest, read_manifest
+from alignmend.io.pretrained import pretrained
 from alignmend.io.staging import settle as settle_staging
 from alignmend.io.staging import staging
 from alignmend.training.adapter import stable_config, with_lora
 from alignmend.training.encoding import Encoded, encode
 from alignmend.training.learning import Learned, Progress, learn
-from alignmend.training.loading import has_gpu, loaded, quiet
+from alignmend.training.loading import has_gpu, quiet
 from alignmend.training.output import Made, finish, parameters, versions
 from alignmend.training.pairs import PairsFile, read_pairs
 from alignmend.training.settings import ALL_LINEAR, TrainSettings
@@ -121,8 +122,8 @@ def _left_as_it_is(out: Path, done: Manifest, work: Working) -> Trained:
 def _train(job: _Job, work: Working) -> tuple[Encoded, Learned]:
     settings, location = job.settings, job.base.path
     with memory_told(f"training {job.base.location}", _less_memory(settings)), quiet():
-        tokenizer = loaded(AutoTokenizer, location)
-        network = loaded(AutoModelForCausalLM, location, dtype=_training_dtype(settings))
+        tokenizer = pretrained(AutoTokenizer, location)
+        network = pretrained(AutoModelForCausalLM, location, dtype=_training_dtype(settings))
         longest = getattr(network.config, "max_position_embeddings", None) or settings.max_length
         template, longest = settings.template, min(settings.max_length, longest)
         encoded = encode(tokenizer, job.file, template=template, max_length=longest)

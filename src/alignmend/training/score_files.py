@@ -78,7 +78,7 @@ def begin(
     named = [OutputTensor(name, _DTYPES[dtype], shape) for name, shape in tensors]
     if is_file(out):
         (whole,) = plan_shards(named, 1 << 62)
-        shards: tuple[Shard, ...] = (_with_manifest(whole, manifest),)
+        shards: tuple[Shard, ...] = (with_metadata(whole, {METADATA_KEY: manifest_bytes(manifest).decode()}),)
     else:
         shards = plan_shards(named, parse_size(_SHARD_SIZE))
     check_space(stage.path, sum(shard.size for shard in shards))
@@ -114,9 +114,10 @@ def publish(stage: Staging, files: ScoreFiles, manifest: Manifest, out: Path, *,
     return complete
 
 
-def _with_manifest(shard: Shard, manifest: Manifest) -> Shard:
+def with_metadata(shard: Shard, texts: Mapping[str, str]) -> Shard:
+    """The shard with these texts in its header, its tensors moved by as much."""
     table = json.loads(shard.header[8:])
-    table["__metadata__"][METADATA_KEY] = manifest_bytes(manifest).decode()
+    table["__metadata__"].update(texts)
     text = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     header = len(text).to_bytes(8, "little") + text

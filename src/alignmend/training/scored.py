@@ -36,8 +36,8 @@ def targets_of(network: Any, folder: CheckpointFolder, settings: ScoreSettings) 
 
     Raises `MismatchError` where a parameter has no tensor of its shape in `folder`, or nothing is left to score.
     """
-    chosen = _of_kinds(network, settings) if settings.kinds else _matrices(network)
-    targets = [Target(_name_on_disk(name, parameter, folder), parameter, module) for name, parameter, module in chosen]
+    chosen = _of_kinds(network, settings) if settings.kinds else matrices(network)
+    targets = [Target(name_on_disk(name, parameter, folder), parameter, module) for name, parameter, module in chosen]
     if not targets:
         raise MismatchError(f"{folder.location} has no parameters of the kinds asked for: there is nothing to score")
     return tuple(sorted(targets, key=lambda target: natural_key(target.name)))
@@ -61,7 +61,8 @@ def unscored_matrices(targets: Sequence[Target], folder: CheckpointFolder) -> li
     return [name for name in inside if name not in scored and kind_of(name) in ("attention", "mlp")]
 
 
-def _matrices(network: Any) -> Iterator[tuple[str, torch.nn.Parameter, Any]]:
+def matrices(network: Any) -> Iterator[tuple[str, torch.nn.Parameter, Any]]:
+    """Name, weight and module of every linear layer inside decoder layers."""
     layers = decoder_layers(network)
     for name, module in network.named_modules():
         is_linear = isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
@@ -75,8 +76,11 @@ def _of_kinds(network: Any, settings: ScoreSettings) -> Iterator[tuple[str, torc
             yield name, parameter, network.get_submodule(name.rpartition(".")[0])
 
 
-def _name_on_disk(name: str, parameter: torch.nn.Parameter, folder: CheckpointFolder) -> str:
-    """Checkpoints may lack the prefix of the class that loads them, or have one more."""
+def name_on_disk(name: str, parameter: torch.nn.Parameter, folder: CheckpointFolder) -> str:
+    """What the checkpoint calls a parameter: it may lack the prefix of the class that loads it, or have one more.
+
+    Raises `MismatchError` where it has no single such tensor of this shape.
+    """
     alike = [
         known for known in folder.tensors if known == name or name.endswith(f".{known}") or known.endswith(f".{name}")
     ]
@@ -84,6 +88,6 @@ def _name_on_disk(name: str, parameter: torch.nn.Parameter, folder: CheckpointFo
     if len(found) != 1 or folder.tensors[found[0]].shape != tuple(parameter.shape):
         raise MismatchError(
             f"{folder.location} has no single tensor {name} of shape {list(parameter.shape)}: its weights are renamed "
-            "or fused when they are loaded, so scores of them could not be matched"
+            "or fused when they are loaded, so what is measured could not be matched"
         )
     return found[0]

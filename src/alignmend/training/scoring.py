@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from random import Random
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from alignmend.algebra.opening import open_adapter, open_checkpoint, open_delta
-from alignmend.errors import MismatchError, OutputError, ParameterError, missing_extra
+from alignmend.errors import MismatchError, ParameterError, missing_extra
 
 try:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 except ImportError as error:
     raise missing_extra("transformers", "train") from error
 
-from alignmend.execution.save import save
 from alignmend.execution.threads import few_threads
-from alignmend.io.adapter import open_adapter_folder
 from alignmend.io.atomic import no_empty_folders
-from alignmend.io.delta import is_delta_folder, open_delta_folder
-from alignmend.io.folder import CheckpointFolder, is_adapter_folder, open_checkpoint_folder
+from alignmend.io.folder import CheckpointFolder, open_checkpoint_folder
 from alignmend.io.identity import identity
 from alignmend.io.manifest import Input, Manifest, Versions
-from alignmend.io.private import mark_private
+from alignmend.io.pretrained import pretrained
 from alignmend.training.encoding import Encoded, encode
 from alignmend.training.importance import Tick, WeightOf, rows_for, snip, wanda
-from alignmend.training.loading import has_gpu, loaded, quiet
+from alignmend.training.loading import quiet
 from alignmend.training.loop import TokenRow
+from alignmend.training.opened import OpenedModel, float_network, merged_folder, open_model, refuse_own_input
 from alignmend.training.pairs import PairsFile, read_pairs
 from alignmend.training.score_files import begin, check_place, publish, score_stage
 from alignmend.training.score_settings import ScoreSettings
@@ -41,7 +36,6 @@ from alignmend.training.scored import Target, groups_of, targets_of, unscored_ma
 
 Progress = Callable[[str, int, int], None]
 _LIBRARIES = ("torch", "transformers", "safetensors")
-_MERGED = "A model with its adapter or delta merged, for as long as it is scored. Delete it when no run is using it."
 
 
 @dataclass(frozen=True)
@@ -57,21 +51,17 @@ class Scored:
 
 @dataclass(frozen=True)
 class _Inputs:
-    """What the user named: a checkpoint, perhaps an adapter or a stored delta on it, perhaps what was patched."""
+    """What is scored, and perhaps the model before patching."""
 
-    model: CheckpointFolder
-    adapter: str | None
+    model: OpenedModel
     base: CheckpointFolder | None
 
     @property
     def described(self) -> dict[str, Input]:
-        found = {"model": identity(self.model)}
-        if self.adapter is not None:
-            is_delta = is_delta_folder(Path(self.adapter))
-            found["adapter"] = identity((open_delta_folder if is_delta else open_adapter_folder)(self.adapter))
+        found = self.model.described
         if self.base is not None:
-            found["base"] = identity(self.base)
-        return {role: Input.model_validate(value) for role, value in found.items()}
+            found["base"] = Input.model_validate(identity(self.base))
+        return found
 
 
 def write_scores(
@@ -97,7 +87,7 @@ def write_scores(
     """
     chosen, out = settings or ScoreSettings(), Path(out)
     inputs, file = _inputs(model, adapter, base, chosen), read_pairs(Path(data))
-    _refuse_own_input(out, inputs, file)
+    refuse_own_input(out, [inputs.model], [file.path, *([inputs.base.path] if inputs.base is not None else [])])
     with no_empty_folders(out.absolute().parent):
         check_place(out, overwrite=overwrite)
         return _written(inputs, file, out, chosen, overwrite=overwrite, progress=progress)
@@ -107,9 +97,10 @@ def _written(
     inputs: _Inputs, file: PairsFile, out: Path, chosen: ScoreSettings, *, overwrite: bool, progress: Progress | None
 ) -> Scored:
     with score_stage(out, overwrite=overwrite) as stage, quiet():
-        with _scored_folder(inputs, chosen, stage.path / "merged") as folder:
+        scored = OpenedModel(inputs.base, None) if chosen.weights == "base" and inputs.base else inputs.model
+        with merged_folder(scored, stage.path / "merged") as folder:
             encoded = _encoded(folder, file, chosen)
-            network = _network(folder.path)
+            network = float_network(folder.path)
             targets = targets_of(network, folder, chosen)
             manifest = _manifest(inputs, file, encoded, chosen, unscored_matrices(targets, folder))
             shapes = [(target.name, tuple(target.parameter.shape)) for target in targets]
@@ -123,60 +114,13 @@ def _written(
 
 
 def _inputs(model: str | Path, adapter: str | Path | None, base: str | Path | None, settings: ScoreSettings) -> _Inputs:
-    if (is_delta := is_delta_folder(Path(model))) or is_adapter_folder(Path(model)):
-        if adapter is not None:
-            already = "a stored delta" if is_delta else "an adapter already"
-            raise ParameterError(f"{model} is {already}: give the model that both are for, and one adapter")
-        named = open_delta_folder(model).target.location if is_delta else open_adapter_folder(model).base
-        adapter = model
-        model = base if base is not None else (named or "")
-        if not model:
-            raise ParameterError(f"{adapter} does not name its base model: give it as base")
-    folder = open_checkpoint_folder(model)
+    opened = open_model(model, adapter, base)
     before = None if base is None else open_checkpoint_folder(base)
     if settings.weights != "patched" and before is None:
-        if adapter is None:
+        if opened.adapter is None:
             raise ParameterError(f"weights {settings.weights!r} need the model before patching: give it as base")
-        before = folder
-    return _Inputs(folder, None if adapter is None else str(adapter), before if settings.weights != "patched" else None)
-
-
-def _refuse_own_input(out: Path, inputs: _Inputs, file: PairsFile) -> None:
-    paths = [inputs.model.path, file.path, *(header.path for header in inputs.model.headers)]
-    paths += [Path(inputs.adapter)] if inputs.adapter is not None else []
-    paths += [inputs.base.path] if inputs.base is not None else []
-    place = out.resolve()
-    if any(path.resolve() == place or place in path.resolve().parents for path in paths):
-        raise OutputError(f"{out} holds a model or the pairs, which would be replaced: write to another place")
-
-
-@contextmanager
-def _scored_folder(inputs: _Inputs, settings: ScoreSettings, place: Path) -> Iterator[CheckpointFolder]:
-    """The checkpoint whose gradients are taken; one with an adapter is merged in float32 into `place` meanwhile."""
-    if settings.weights == "base":
-        assert inputs.base is not None
-        yield inputs.base
-    elif inputs.adapter is None:
-        yield inputs.model
-    else:
-        import shutil
-
-        point = open_checkpoint(inputs.model.path)
-        is_delta = is_delta_folder(Path(inputs.adapter))
-        part = open_delta(inputs.adapter, target=point) if is_delta else open_adapter(inputs.adapter, base=point)
-        merged = point + part
-        place.mkdir()
-        mark_private(place, _MERGED)
-        save(merged, place / "model", dtype="float32", hash=False)
-        try:
-            yield open_checkpoint_folder(place / "model")
-        finally:
-            shutil.rmtree(place)
-
-
-def _network(path: Path) -> Any:
-    network = loaded(AutoModelForCausalLM, path, dtype=torch.float32)
-    return network.to("cuda" if torch.cuda.is_available() else "mps" if has_gpu() else "cpu").eval()
+        before = opened.folder
+    return _Inputs(opened, before if settings.weights != "patched" else None)
 
 
 def _encoded(folder: CheckpointFolder, file: PairsFile, settings: ScoreSettings) -> Encoded:
@@ -185,7 +129,7 @@ def _encoded(folder: CheckpointFolder, file: PairsFile, settings: ScoreSettings)
     if len(indices) > settings.samples:
         drawn = sorted(Random(f"scores {settings.seed}").sample(indices, settings.samples))
         file = PairsFile(file.path, tuple(file.pairs[index] for index in drawn), file.sha256)
-    tokenizer = loaded(AutoTokenizer, folder.path)
+    tokenizer = pretrained(AutoTokenizer, folder.path)
     longest = folder.config.get("max_position_embeddings")
     limit = min(settings.max_length, longest) if isinstance(longest, int) else settings.max_length
     return encode(tokenizer, file, template=settings.template, max_length=limit)

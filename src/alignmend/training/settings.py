@@ -9,6 +9,7 @@ from typing import Literal
 from alignmend.errors import ParameterError
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+Compute = Literal["auto", "float32", "bfloat16"]
 ObjectiveName = Literal["descent", "ascent", "ascent-retain", "npo"]
 FULL_LEARNING_RATE = 1e-5
 LORA_LEARNING_RATE = 1e-4
@@ -50,6 +51,8 @@ class TrainSettings:
     dtype: Dtype = "float32"
     """Of the checkpoint that is written; an adapter is always float32."""
     gradient_checkpointing: bool = False
+    compute: Compute = "auto"
+    """In which numbers passes run; weights that are trained are float32. `auto` is bfloat16 where it is faster."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""

@@ -73,6 +73,5 @@ def _counted(codes: NDArray[np.uint32], shortest: int, longest: int, offset: int
         if length >= shortest:
             whole = (hashed * _MIX) >> np.uint32(16)
             found.append(whole[gaps[length - 2 : len(codes) - 1] == gaps[: len(whole)]] if length > 2 else whole)
-    counts = np.bincount(np.concatenate(found), minlength=BUCKETS)
-    buckets = np.flatnonzero(counts)
-    return buckets + offset, _GROWTH[np.minimum(counts[buckets], _MOST)]
+    buckets, counts = np.unique(np.concatenate(found), return_counts=True)
+    return buckets.astype(np.int64) + offset, _GROWTH[np.minimum(counts, _MOST)]

@@ -2,8 +2,8 @@
 et al. 2021, arXiv:2108.07732).
 
 A prompt's `extra` holds `test` (Python statements), perhaps `test_setup`, run before them, and for HumanEval
-`entry_point`, the function that `test`'s `check` is called with. Nothing runs unless asked: see `sandbox.py` for what
-the sandbox is worth.
+`entry_point`, the function that `test`'s `check` is called with. Nothing runs unless asked, and only in a
+sandbox unless `unsafe` is said: see `sandbox.py`.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ def score_code(
     timeout: float = DEFAULT_TIMEOUT,
     memory: int = DEFAULT_MEMORY,
     workers: int = 1,
+    unsafe: bool = False,
 ) -> list[bool | None]:
     """Whether each response passes its prompt's tests; `None` where the prompt's `scoring` is not `code`.
 
-    `timeout`: CPU seconds a response, `memory`: bytes, `workers`: programs at a time. Runs untrusted code.
+    `timeout`: CPU seconds a response, `memory`: bytes, `workers`: programs at a time. Runs untrusted code, in
+    a sandbox or not at all (`SandboxError`), unless `unsafe`.
     """
-    outcomes = run_answers(prompts, responses, timeout=timeout, memory=memory, workers=workers)
+    outcomes = run_answers(prompts, responses, timeout=timeout, memory=memory, workers=workers, unsafe=unsafe)
     return [None if outcome is None else outcome.passed for outcome in outcomes]
 
 
@@ -47,6 +49,7 @@ def run_answers(
     timeout: float = DEFAULT_TIMEOUT,
     memory: int = DEFAULT_MEMORY,
     workers: int = 1,
+    unsafe: bool = False,
 ) -> list[Outcome | None]:
     """As `score_code`, with the reason why a response failed."""
     limits = Limits(timeout, memory)
@@ -56,7 +59,7 @@ def run_answers(
         jobs = [(program_of(*pair), checks_of(pair[0])) if pair[0].scoring == "code" else None for pair in pairs]
 
     def run(job: tuple[str, str] | None) -> Outcome | None:
-        return None if job is None else run_program(*job, limits)
+        return None if job is None else run_program(*job, limits, unsafe=unsafe)
 
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
         return list(pool.map(run, jobs))

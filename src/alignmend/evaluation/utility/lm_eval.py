@@ -52,13 +52,13 @@ def run_lm_eval(
     chat_template: bool = False,
     batch_size: int | None = None,
     steering: Steer | None = None,
-    run_code: bool = False,
+    unsafe_local_code: bool = False,
 ) -> HarnessResults:
     """Runs `tasks` (names of tasks or groups) on a `transformers` causal model.
 
     `task_folder` holds YAML files of further tasks, `limit` asks the first so many samples of each task, `examples` is
     the number of solved examples shown (the task's own by default); `steering`, given the model, makes a context around
-    all of it. `run_code` lets tasks run the code that the model writes, without any sandbox of ours. Raises
+    all of it. `unsafe_local_code` lets tasks run the code that the model writes, without any sandbox. Raises
     `MissingExtraError` without the harness, `RecipeError` for unknown tasks.
     """
     if limit is not None and limit < 1:
@@ -71,7 +71,7 @@ def run_lm_eval(
             _loaded(manager, tasks, examples),
             limit=limit,
             apply_chat_template=chat_template,
-            confirm_run_unsafe_code=run_code,
+            confirm_run_unsafe_code=unsafe_local_code,
         )
     return _results(raw, limit=limit, chat_template=chat_template)
 
@@ -101,7 +101,8 @@ def _harness_model(model: Any, tokenizer: Any, batch_size: int | None) -> Any:
     from lm_eval.models.huggingface import HFLM
 
     size = batch_size or (automatic_batch_size(model) if model.device.type == "cpu" else "auto")
-    return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=size, device=str(model.device))
+    device = str(model.device)
+    return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=size, device=device, trust_remote_code=False)
 
 
 def _loaded(manager: Any, tasks: Sequence[str], examples: int | None) -> Any:

@@ -1,14 +1,12 @@
-"""Runs a short Python program that a model wrote, and its tests, where it can do little harm.
+"""Runs a short Python program that a model wrote, and its tests, where it can do no harm.
 
-This limits accidents: endless loops, full memory, fork bombs, floods of output, files in the wrong place. It is no
-security boundary against a program written to get out or to fake its tests; for models you do not trust at all, run
-the whole evaluation in a container or a virtual machine without network.
+The program runs in bubblewrap: no network, no other processes, a read-only system without any of the user's files, an
+empty environment, a small private folder in memory that goes away, limits of CPU time, waiting, memory, files and open
+files. Where bubblewrap is missing or may not make namespaces, nothing runs, unless the caller says `unsafe`: then
+only the limits hold, and the program may do whatever the user may.
 
-The program runs in a bare interpreter (standard library only) of its own session, in an empty temporary folder, with
-no input, no output and next to no environment, under limits of CPU time, memory and file size. On Linux with Landlock
-and seccomp (x86-64, aarch64) it also cannot write outside its folder, start processes, open sockets or signal others.
-Elsewhere (macOS) network and files are not closed off and memory may not be bounded: `protections` says what holds
-here.
+The machine is safe from the program; the verdict is not: a program shares its interpreter with its tests, and one that
+is written to fake them can. Only the standard library is there.
 """
 
 from __future__ import annotations
@@ -22,13 +20,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import IO
 
-from alignmend.errors import ParameterError
+from alignmend.errors import ParameterError, SandboxError
+from alignmend.evaluation.utility.bubblewrap import HOME, filter_file, unfit, wrapped
 
 DEFAULT_TIMEOUT = 10.0
 DEFAULT_MEMORY = 1 << 30
@@ -37,9 +37,12 @@ _WAITING_FACTOR = 4
 _FILE_BYTES = 1 << 20
 _FOLDER_BYTES = 16 << 20
 _FOLDER_FILES = 1000
+_OPEN_FILES = 64
 _LONGEST_RESULT = 1 << 16
 _LOOK_EVERY = 0.1
 _LEAST_MEMORY = 64 << 20
+_READY = "ready"
+_FIRST_SIGNAL_STATUS = 128
 
 
 @dataclass(frozen=True)
@@ -61,54 +64,112 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Whether every test passed, why not in a few words, and the guards that the child reported."""
+    """Whether every test passed, and why not in a few words."""
 
     passed: bool
     reason: str
-    guards: tuple[str, ...] = ()
 
 
-def run_program(program: str, tests: str, limits: Limits | None = None) -> Outcome:
-    """Runs `program`, then `tests` (statements that raise where it is wrong) among the program's names."""
+@dataclass(frozen=True)
+class _Running:
+    process: subprocess.Popen[bytes]
+    verdict: IO[bytes]
+    """What the child writes."""
+    folder: Path | None
+    """The private folder as it is seen from outside; `None` where nothing bounds it."""
+
+
+def check_sandbox() -> None:
+    """Raises `SandboxError` where code cannot run in a sandbox on this system, with the reason."""
+    problem = unfit() or _refused()
+    if problem is not None:
+        raise SandboxError(
+            f"code that a model wrote does not run here: {problem}. Install bubblewrap where user namespaces are "
+            "allowed (a container must permit them); or, on a machine that may be lost with everything on it, say "
+            "--unsafe-local-code"
+        )
+
+
+def run_program(program: str, tests: str, limits: Limits | None = None, *, unsafe: bool = False) -> Outcome:
+    """Runs `program`, then `tests` (statements that raise where it is wrong) among the program's names.
+
+    In a sandbox, or not at all (`SandboxError`), unless `unsafe`.
+    """
+    if not unsafe:
+        check_sandbox()
     limits = limits or Limits()
     token = secrets.token_hex(16)
-    reading, writing = os.pipe()
-    with (
-        tempfile.TemporaryDirectory(prefix="alignmend-", ignore_cleanup_errors=True) as folder,
-        tempfile.TemporaryFile() as job,
-    ):
-        job.write(_job(program, tests, limits, token, writing))
-        job.seek(0)
-        try:
-            process = _start(job, Path(folder), writing)
-        finally:
-            os.close(writing)
-        try:
-            said, ended = _listen(reading, token, Path(folder), time.monotonic() + _WAITING_FACTOR * limits.timeout)
-        finally:
-            os.close(reading)
-            _end(process)
-    return _outcome(said, ended, token, process.returncode)
+    with _running(program, tests, limits, token, unsafe=unsafe) as running:
+        said, ended = _listen(running, token, time.monotonic() + _WAITING_FACTOR * limits.timeout)
+    lines, status = said.splitlines(), running.process.returncode
+    if lines[:1] != [_READY]:
+        raise SandboxError(
+            f"a program could not be started in the sandbox (status {status}): free memory and run again"
+        )
+    return _outcome(lines[1:], ended, token, status)
 
 
 @cache
-def protections() -> tuple[str, ...]:
-    """What this system enforces, found by starting a child: some of `cpu`, `memory`, `file size`, `files` (no writing
-    outside its folder), `processes` (no new ones), `network` (no sockets), `signals and modes`.
-    """
-    return run_program("", "").guards
+def _refused() -> str | None:
+    """What bubblewrap says where it cannot make a sandbox here; `None` where it can."""
+    with filter_file() as calls, _pipe() as (_, telling):
+        told = telling.fileno()
+        command = wrapped([_interpreter(), "-S", "-c", ""], calls=calls, told=told, folder_bytes=_FOLDER_BYTES)
+        try:
+            ended = subprocess.run(
+                command, capture_output=True, pass_fds=(calls, told), stdin=subprocess.DEVNULL, timeout=60, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"bubblewrap cannot be run ({error})"
+    if ended.returncode == 0:
+        return None
+    said = " ".join(ended.stderr.decode("utf-8", "replace").split())[:300]
+    return f"bubblewrap cannot make a sandbox ({said or f'status {ended.returncode}'})"
 
 
-def _job(program: str, tests: str, limits: Limits, token: str, result: int) -> bytes:
-    bounds = {"cpu": max(1, round(limits.timeout)), "memory": limits.memory, "file": _FILE_BYTES}
-    job = {"program": program, "tests": tests, "token": token, "result": result, "limits": bounds}
+@contextmanager
+def _running(program: str, tests: str, limits: Limits, token: str, *, unsafe: bool) -> Iterator[_Running]:
+    """The child at work; nothing of it is left afterwards."""
+    with ExitStack() as stack:
+        reading, writing = stack.enter_context(_pipe())
+        job = stack.enter_context(tempfile.TemporaryFile())
+        job.write(_job(program, tests, limits, token, writing.fileno(), strict=not unsafe))
+        job.seek(0)
+        if unsafe:
+            process, folder = _bare(job, stack.enter_context(_folder()), writing.fileno()), None
+            stack.callback(_end, process)
+        else:
+            process, informed = stack.enter_context(_apart(job, writing.fileno()))
+            folder = _seen(informed)
+        writing.close()
+        yield _Running(process, reading, folder)
+
+
+@contextmanager
+def _pipe() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    reading, writing = os.pipe()
+    with open(reading, "rb", buffering=0) as reader, open(writing, "wb", buffering=0) as writer:  # noqa: PTH123
+        yield reader, writer
+
+
+def _job(program: str, tests: str, limits: Limits, token: str, result: int, *, strict: bool) -> bytes:
+    bounds = {"cpu": max(1, round(limits.timeout)), "memory": limits.memory, "file": _FILE_BYTES, "open": _OPEN_FILES}
+    job = {"program": program, "tests": tests, "token": token, "result": result, "limits": bounds, "strict": strict}
     return json.dumps(job).encode("ascii")
 
 
-def _start(job: IO[bytes], folder: Path, writing: int) -> subprocess.Popen[bytes]:
-    """The environment holds nothing of ours; a fixed hash seed makes the order of sets the same in every run."""
+def _interpreter() -> str:
+    """Not a virtual environment's link, which is not there inside."""
+    return str(Path(sys.executable).resolve())
+
+
+def _child() -> list[str]:
+    return [_interpreter(), "-s", "-S", "-B", "-P", "-X", "utf8", "-c", _CHILD.read_text(encoding="utf-8")]
+
+
+def _bare(job: IO[bytes], folder: Path, writing: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-s", "-S", "-B", "-X", "utf8", str(_CHILD)],
+        _child(),
         stdin=job,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -119,6 +180,47 @@ def _start(job: IO[bytes], folder: Path, writing: int) -> subprocess.Popen[bytes
     )
 
 
+@contextmanager
+def _apart(job: IO[bytes], writing: int) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+    """The child in bubblewrap, and what bubblewrap tells of it."""
+    with filter_file() as calls, _pipe() as (informed, telling):
+        told = telling.fileno()
+        process = subprocess.Popen(
+            wrapped(_child(), calls=calls, told=told, folder_bytes=_FOLDER_BYTES),
+            stdin=job,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={},
+            cwd="/",
+            pass_fds=(writing, calls, told),
+            start_new_session=True,
+        )
+        telling.close()
+        try:
+            yield process, informed
+        finally:
+            _end(process)
+
+
+def _seen(informed: IO[bytes]) -> Path | None:
+    """The private folder of the process that bubblewrap tells of."""
+    try:
+        process = int(json.loads(informed.read())["child-pid"])
+    except (ValueError, KeyError, TypeError):
+        return None  # it did not start, which its silence will tell
+    return Path("/proc") / str(process) / f"root{HOME}"
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder that goes away, however deep the trees in it: `rm` walks them where Python's own function gives up."""
+    folder = tempfile.mkdtemp(prefix="alignmend-")
+    try:
+        yield Path(folder)
+    finally:
+        subprocess.run(["/bin/rm", "-rf", "--", folder], stderr=subprocess.DEVNULL, check=False)
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Kills the session; its leader is not waited for before, so that its id cannot have become another's."""
     with suppress(PermissionError, ProcessLookupError):  # macOS refuses where only the ended leader is left
@@ -127,69 +229,54 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _listen(reading: int, token: str, folder: Path, deadline: float) -> tuple[str, str]:
+def _listen(running: _Running, token: str, deadline: float) -> tuple[str, str]:
     """What the child wrote, and how listening ended: `token`, `closed`, `time`, `space` or `flood`."""
-    said, ending = b"", f"{token}\n".encode()
+    said, ending, reading = b"", f"{token}\n".encode(), running.verdict.fileno()
     while True:
         ready, _, _ = select.select([reading], [], [], _LOOK_EVERY)
         chunk = os.read(reading, _LONGEST_RESULT) if ready else b""
         said += chunk
+        told = said[:_LONGEST_RESULT].decode("utf-8", "replace")
         if ready and not chunk:
-            time.sleep(0.05)  # the status of a process that ended comes a moment after its pipe closes
-            return said.decode("utf-8", "replace"), "closed"
+            with suppress(subprocess.TimeoutExpired):  # its status comes a moment after its pipe closes
+                running.process.wait(1)
+            return told, "closed"
         if len(said) > _LONGEST_RESULT:
-            return "", "flood"
+            return told, "flood"
         if said.endswith(ending):
-            return said.decode("utf-8", "replace"), "token"
-        if _is_full(folder):
-            return said.decode("utf-8", "replace"), "space"
+            return told, "token"
+        if running.folder is not None and _files(running.folder) > _FOLDER_FILES:
+            return told, "space"
         if time.monotonic() > deadline:
-            return said.decode("utf-8", "replace"), "time"
+            return told, "time"
 
 
-def _is_full(folder: Path) -> bool:
-    size = count = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            count += 1
-            size += _size(Path(parent, name))
-            if size > _FOLDER_BYTES or count > _FOLDER_FILES:
-                return True
-    return False
-
-
-def _size(path: Path) -> int:
+def _files(folder: Path) -> int:
+    """Files and folders in the file system that is mounted at `folder`."""
     try:
-        return path.lstat().st_size
-    except OSError:  # it went while we looked
+        state = os.statvfs(folder)
+    except OSError:  # the process has gone
         return 0
+    return state.f_files - state.f_ffree
 
 
-def _outcome(said: str, ended: str, token: str, status: int) -> Outcome:
-    lines = said.splitlines()
-    guards = _guards(lines[0]) if lines else ()
+def _outcome(lines: list[str], ended: str, token: str, status: int) -> Outcome:
     if ended == "token" and lines[-1] == token:
-        return Outcome(True, "passed", guards)
-    return Outcome(False, _reason(lines[1:], ended, status), guards)
-
-
-def _guards(line: str) -> tuple[str, ...]:
-    try:
-        return tuple(map(str, json.loads(line)["guards"]))
-    except (ValueError, KeyError, TypeError):
-        return ()
+        return Outcome(True, "passed")
+    return Outcome(False, _reason(lines, ended, status))
 
 
 def _reason(lines: list[str], ended: str, status: int) -> str:
     reasons = {
         "time": "did not end in time",
-        "space": f"filled its folder: more than {_FOLDER_BYTES} bytes or {_FOLDER_FILES} files",
+        "space": f"filled its folder: more than {_FOLDER_FILES} files",
         "flood": "wrote to the descriptor of its verdict",
     }
     if ended in reasons:
         return reasons[ended]
-    if status == -signal.SIGXCPU:
+    ending = status - _FIRST_SIGNAL_STATUS if status > _FIRST_SIGNAL_STATUS else -status
+    if ending == signal.SIGXCPU:
         return "used up its CPU time"
     if lines:
         return lines[0]
-    return f"ended by signal {-status}" if status < 0 else f"left with status {status} before its tests were done"
+    return f"ended by signal {ending}" if ending > 0 else f"left with status {status} before its tests were done"

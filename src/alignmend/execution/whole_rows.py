@@ -1,0 +1,58 @@
+"""Parts that are computed of whole rows of their operand, once per piece: rankings by row, products from the right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from alignmend.algebra.programs import Program, RightMultiplied, RowTop, WholeRows
+from alignmend.execution.files import Files
+from alignmend.execution.row_ranking import highest_in_rows, unfit_row
+
+Operand = Callable[[Program, int, int], torch.Tensor]
+"""The values of a program on `[start, stop)`, a float32 vector of the caller's own."""
+
+
+class HeldRows:
+    """What such parts are on the current piece. One per thread."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._start = 0
+        self._masks: dict[RowTop, torch.Tensor] = {}
+        self._products: dict[RightMultiplied, torch.Tensor] = {}
+
+    def prepare(self, parts: tuple[WholeRows, ...], start: int, stop: int, operand: Operand) -> None:
+        """Compute `parts`, inner ones first, for the elements `[start, stop)`, which are whole rows."""
+        self._start, self._masks, self._products = start, {}, {}
+        for part in parts:
+            if isinstance(part, RowTop):
+                self._masks[part] = _ranked(part, start, stop, operand)
+            else:
+                self._products[part] = self._multiplied(part, operand(part.operand, start, stop))
+
+    def mask(self, part: RowTop, start: int, stop: int) -> torch.Tensor:
+        """Truths on `[start, stop)`; not to be written to."""
+        return self._masks[part][start - self._start : stop - self._start]
+
+    def product(self, part: RightMultiplied, start: int, stop: int) -> torch.Tensor:
+        """Values on `[start, stop)`; not to be written to."""
+        return self._products[part][start - self._start : stop - self._start]
+
+    def _multiplied(self, part: RightMultiplied, values: torch.Tensor) -> torch.Tensor:
+        matrix = self._files.matrices.of(part.matrix)
+        rows = values.view(-1, part.columns)
+        return (matrix.before(rows) if part.transposed else matrix.after(rows)).reshape(-1)
+
+
+def _ranked(ranking: RowTop, start: int, stop: int, operand: Operand) -> torch.Tensor:
+    if ranking.score is None:
+        scores = np.zeros(stop - start, dtype=np.float32)
+    else:
+        scores = operand(ranking.score, start, stop).numpy()
+        if (problem := unfit_row(ranking, scores)) is not None:
+            raise problem
+    kept = highest_in_rows(scores.reshape(-1, ranking.columns), ranking.count)
+    return torch.from_numpy(kept.reshape(-1))
