@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -122,6 +123,32 @@ def test_rounding_is_that_of_save(
     place.round_to(None)
     place.undo()
     assert place.differing() == []
+
+
+@pytest.mark.parametrize("memory", [0, ROOM], ids=["from files", "held"])
+def test_an_interrupted_switch_leaves_nothing_half_done(
+    memory: int, folders: dict[str, Path], models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = resta()(models)
+    model = loaded(folders["finetuned"])
+    place = InPlace(model, models["finetuned"], memory=memory, threads=2)
+    start, left = threading.Thread.start, [1]
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        if left and left.pop():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            place.switch(wanted)
+    assert place.differing() == []
+    place.switch(wanted)
+    written = load(am.save(wanted, tmp_path / "out").path)
+    for name, tensor in model.state_dict().items():
+        if name in written:
+            assert same_bits(tensor, written[name].float()), name
 
 
 @pytest.mark.parametrize("memory", [0, ROOM], ids=["from files", "held"])

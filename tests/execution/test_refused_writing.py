@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -149,6 +151,27 @@ def test_jobs_finish_in_order_and_the_first_error_stops_all() -> None:
             found.append((job, result))
     assert found == [(job, job * job) for job in range(40)]
     assert len(done) < 200
+
+
+def test_an_interrupt_while_a_thread_starts_leaves_no_job_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[int] = []
+
+    def work(state: list[int], job: int) -> None:
+        time.sleep(0.2)
+        done.append(job)
+
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(in_order(range(5), list, work, 2))
+    before = len(done)
+    time.sleep(0.5)
+    assert len(done) == before <= 1
 
 
 def test_threads_leave_torchs_own_as_they_were() -> None:

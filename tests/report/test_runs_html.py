@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -212,7 +211,7 @@ def test_any_name_anywhere_leaves_the_page_whole(document: dict[str, Any], text:
     assert_alone(render_runs(runs_of(document | changed)))
 
 
-def test_twenty_suites_of_five_hundred_prompts_are_quick_and_small(tmp_path: Path) -> None:
+def test_twenty_suites_of_five_hundred_prompts_make_a_small_page(tmp_path: Path) -> None:
     words = "a somewhat longer answer of the kind that models give, in words of all sorts; " * 12
     before = [
         Said(f"suite-{suite}", str(number), "refuse", "complied", words, words, category=f"kind {number % 11}")
@@ -221,9 +220,7 @@ def test_twenty_suites_of_five_hundred_prompts_are_quick_and_small(tmp_path: Pat
     ]
     after = [replace(one, verdict="refused") for one in before]
     folders = [write_run(tmp_path / "a", "m", before), write_run(tmp_path / "b", "n", after)]
-    started = time.perf_counter()
     page = render_runs(read_runs(folders), show_text=True)
-    assert time.perf_counter() - started < 6  # under two seconds on a machine that does nothing else
     assert len(page.encode()) < 3_000_000
     assert "240 of 10,000, taken evenly" in Page(page).shown
 

@@ -119,12 +119,16 @@ class Held:
                 self._targets[entry] = raw
                 self.bytes += entry.bytes
             jobs = ((*key, *piece) for key in missing for piece in cut(*key))
-            for key in missing:
-                # numpy asks for huge pages, whose first use costs a fifth.
-                self._directions[key] = torch.from_numpy(np.empty(key[0].size, dtype=np.float32))
-                self.bytes += 4 * key[0].size
-            for _ in in_order(jobs, lambda: Evaluator(files), self._compute, self._threads):
-                pass
+            try:
+                for key in missing:
+                    # numpy asks for huge pages, whose first use costs a fifth.
+                    self._directions[key] = torch.from_numpy(np.empty(key[0].size, dtype=np.float32))
+                    self.bytes += 4 * key[0].size
+                for _ in in_order(jobs, lambda: Evaluator(files), self._compute, self._threads):
+                    pass
+            except BaseException:  # what is not computed whole is no direction
+                self._drop(missing)
+                raise
         return self._all_finite(missing)
 
     def write(self, jobs: Iterable[Writing]) -> None:
@@ -159,9 +163,13 @@ class Held:
     def _all_finite(self, keys: list[tuple[TensorEntry, Program]]) -> bool:
         """Directions that are not are dropped."""
         broken = [key for key in keys if not _is_finite(self._directions[key])]
-        for key in broken:
-            self.bytes -= 4 * self._directions.pop(key).numel()
+        self._drop(broken)
         return not broken
+
+    def _drop(self, keys: list[tuple[TensorEntry, Program]]) -> None:
+        for key in keys:
+            if (gone := self._directions.pop(key, None)) is not None:
+                self.bytes -= 4 * gone.numel()
 
     def _make_room(self, size: int) -> None:
         while self._directions and self.bytes + size > self.budget:
