@@ -156,7 +156,7 @@ def test_a_server_without_a_key_leaks_none_into_records(monkeypatch: pytest.Monk
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-secret-secret")
     with serving([Reply()]) as server:
         url = server.url.replace("http://", "http://name:password@")
-        endpoint = Endpoint(url, "tiny", first_pause=0.01)
+        endpoint = Endpoint(url, "tiny")
         evaluate_folder(EndpointBackend(endpoint), SUITES, get_judge("refusal-phrases"), tmp_path)
         assert set(server.keys) == {"Bearer sk-secret-secret-secret"}
     written = b"".join(files_of(tmp_path).values())
