@@ -9,7 +9,8 @@ from pathlib import PurePosixPath
 
 from alignmend.errors import EndpointError, RecipeError, RefusedRequestError
 from alignmend.evaluation.asking import Wishes
-from alignmend.evaluation.endpoint import ChatAnswer, ChatClient, Endpoint, ServedModel
+from alignmend.evaluation.endpoint import ChatClient, Endpoint, ServedModel
+from alignmend.evaluation.endpoint_answer import ChatAnswer
 from alignmend.evaluation.generation import Report
 from alignmend.evaluation.reasoning import split_reasoning
 from alignmend.evaluation.records import Generation, Prompt, text_hash

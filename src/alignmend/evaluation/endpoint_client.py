@@ -28,7 +28,7 @@ class WholeAnswers(httpx2.AsyncClient):
         )
         self._seconds = seconds
 
-    async def send(self, request: httpx2.Request, **how: Any) -> httpx2.Response:  # type: ignore[override]
+    async def send(self, request: httpx2.Request, **how: Any) -> httpx2.Response:
         """The server's answer, read to its end."""
         try:
             async with asyncio.timeout(self._seconds):
@@ -61,6 +61,6 @@ def hidden_fault(content: Any, *, chat: bool) -> tuple[int, str]:
     error = content.get("error") or (first.get("error") if isinstance(first, dict) else None)
     if error:
         code = error.get("code") if isinstance(error, dict) else None
-        refused = isinstance(code, int) and not isinstance(code, bool) and 400 <= code < 600
-        return (code if refused else _BAD_GATEWAY), "an error in an answer with status 200"
+        told = isinstance(code, int) and not isinstance(code, bool) and 400 <= code < 600
+        return int(code) if told and code else _BAD_GATEWAY, "an error in an answer with status 200"
     return (_BAD_GATEWAY, "an answer without a choice") if chat else (200, "")

@@ -64,11 +64,10 @@ class Transport:
         local = urlsplit(self.address).hostname in ("localhost", "127.0.0.1", "::1")
         self._openai = openai
         self._client = openai.AsyncOpenAI(
-            api_key=self._key,
+            api_key=self._key or "none",
             base_url=self.address,
             max_retries=self._retries,
             timeout=self._timeout,
-            default_headers=None if self._key else {"Authorization": openai.Omit()},  # type: ignore[dict-item]
             http_client=WholeAnswers(self._timeout, trust_env=not local),
         )
         return self
@@ -86,7 +85,9 @@ class Transport:
         Tried again: connection errors, time-outs, 408, 409, 429, 5xx, and bodies of a success that are no answer. Of
         what is not `needed`, any answer of the server will do: an empty object stands for one that is of no use.
         """
-        options: Any = {} if needed else {"max_retries": min(1, self._retries)}
+        options: Any = {"max_retries": self._retries if needed else min(1, self._retries)}
+        if not self._key:
+            options["headers"] = {"Authorization": self._openai.Omit()}
         try:
             if method == "GET":
                 text = await self._client.get(path, cast_to=str, options=options)
@@ -117,11 +118,10 @@ class Transport:
         content = json_of(text)
         words, code = _words_of(content, text)
         words = self._clean(words)
-        if inside := error.response.extensions.get("inside_success"):
-            return self._no_answer(error, f"{inside}: {words!r}")
         said = f"status {status} ({words})" if words else f"status {status}"
         if status in _ONCE or status >= 500:
-            return self._no_answer(error, said)
+            inside = error.response.extensions.get("inside_success")
+            return self._no_answer(error, f"{inside}: {words!r}" if inside else said)
         advice = f"; the key is read from the environment variable {self._key_variable}" if status in (401, 403) else ""
         if status in (400, 405, 422) and _STREAMS.search(words):
             advice += f"; {STREAM_ONLY}"

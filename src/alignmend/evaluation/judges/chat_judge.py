@@ -11,7 +11,8 @@ import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 
-from alignmend.evaluation.endpoint import ChatAnswer, ChatClient, Endpoint, Message
+from alignmend.evaluation.endpoint import ChatClient, Endpoint, Message
+from alignmend.evaluation.endpoint_answer import ChatAnswer
 from alignmend.evaluation.judge_cache import Reply
 from alignmend.evaluation.judges.model_judge import Keep, ModelJudge, Opinion, needs_endpoint
 from alignmend.evaluation.judges.registry import Answer, JudgeOptions
