@@ -123,6 +123,9 @@ def test_a_withheld_answer_is_an_outcome_of_its_own_counted_and_shown(tmp_path: 
     assert (rates["withheld_rate"].value, rates["incoherent_rate"].value) == (3 / 12, 0)
     run = read_run(tmp_path)
     assert run.metrics()["s"]["withheld_rate"].value == 3 / 12
+    notes = " ".join(run.results["provenance"]["notes"])
+    assert "2 of 12 prompts were withheld by the server's filter" in notes
+    assert "1 of 12 prompts were rejected by the server" in notes
     assert "withheld" in "".join(str(column.header) for column in run_table(run.results).columns)
 
 

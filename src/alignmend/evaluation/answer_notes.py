@@ -16,6 +16,12 @@ def answer_notes(generations: Sequence[Generation]) -> tuple[str, ...]:
 
 
 def _notes(written: Sequence[Generation]) -> Iterator[str]:
+    for withheld, told in (("filter", "withheld by the server's filter"), ("rejected", "rejected by the server")):
+        if without := [row for row in written if row.withheld == withheld]:
+            yield (
+                f"{len(without)} of {len(written)} prompts were {told}: they count as unclear and in "
+                "withheld_rate, and say nothing of the model; the server's words are in the records"
+            )
     cut = [row for row in written if row.finish_reason == "length"]
     silent = [row for row in written if row.reasoning and not row.response.strip()]
     if silent:
