@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.evaluation.conftest import TEMPLATE, make_model, make_tokenizer
 
+from alignmend.cli.thinking_options import add_thinking_options, thinking_of
 from alignmend.errors import ParameterError, RecipeError
 from alignmend.evaluation.answer_notes import answer_notes
 from alignmend.evaluation.generation import TransformersBackend
@@ -71,7 +72,7 @@ def test_the_token_limit_counts_the_answer_and_not_the_thought(raw_tokenizer: An
 def test_a_thought_has_its_own_limit(raw_tokenizer: Any, thought: int) -> None:
     (row,) = thinker(raw_tokenizer, 2, thought).generate([A])
     assert (row.response, row.finish_reason) == ("", "length")
-    assert (row.reasoning, row.response_tokens) == ("BCDE"[: max(thought, 2)], max(thought, 2))
+    assert (row.reasoning, row.response_tokens) == ("BCDE"[:thought], thought)
 
 
 def test_chat_has_the_same_limits(raw_tokenizer: Any) -> None:
@@ -260,3 +261,21 @@ def test_one_prompt_under_several_ids_is_drawn_anew_under_each(model: Any, raw_t
     together = backend.generate(prompts)
     assert len({one.response for one in together}) > 3
     assert [backend.generate([prompt])[0] for prompt in reversed(prompts)] == together[::-1]
+
+
+def parsed(*arguments: str) -> Thinking:
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    add_thinking_options(parser)
+    return thinking_of(parser.parse_args([*arguments]))
+
+
+def test_the_options_of_commands_say_what_they_say() -> None:
+    assert parsed() == Thinking()
+    assert parsed("--thinking", "off").switch is False
+    found = parsed("--chat-template-kwargs", '{"x": [1]}', "--max-thinking-tokens", "9", "--reasoning-tags", "", "###")
+    assert found == Thinking(template_kwargs={"x": [1]}, tokens=9, tags=(Tags("", "###"),))
+    for wrong, said in (("{x", "is not JSON"), ("[1]", r"is a JSON object, .* not \[1\]")):
+        with pytest.raises(ParameterError, match=said):
+            parsed("--chat-template-kwargs", wrong)

@@ -49,12 +49,18 @@ def answer_ids(tokenizer: Any, prompt: str, answer: str, joint: str | None = Non
     if joint is None:
         joint = "" if prompt.endswith((" ", "\n")) else " "
     said = joint + answer.strip()
-    ids = next((found for head in (prompt, "\n") if (found := _behind(tokenizer, head, said))), _plain(tokenizer, said))
+    ids = next(
+        (found for head in (prompt, *_HEADS) if (found := _behind(tokenizer, head, said))), _plain(tokenizer, said)
+    )
     beginning = getattr(tokenizer, "bos_token_id", None)
     ids = [token for token in ids if token != beginning or beginning is None]
     if not ids:
         raise ParameterError(f"the target {answer!r} has no tokens")
     return ids
+
+
+_HEADS = ("\n", ".", "(")
+"""Texts behind which no tokenizer puts a mark before a word."""
 
 
 def _plain(tokenizer: Any, text: str) -> list[int]:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from alignmend.errors import RecipeError
+from alignmend.evaluation.asking_notes import Probe, notes_on
 from alignmend.evaluation.decoding import Cut, Decoded
 from alignmend.evaluation.reasoning import split_reasoning
 from alignmend.evaluation.records import FinishReason, Generation, Prompt, text_hash
 from alignmend.evaluation.sampling import Sampling
 from alignmend.evaluation.special_tokens import by_response_template, special_ids, without_end, without_special
 from alignmend.evaluation.templates import (
-    AUTO,
     CHAT,
-    PROBE,
-    RAW,
     Preset,
-    appends_end,
     chat_source,
     first_stop,
     get_preset,
-    messages,
     prompt_tokens,
     render,
     stops_of,
@@ -104,11 +100,11 @@ class Asking:
         self.thinking = wishes.thinking
         self._variables, self._source = _variables(wishes.thinking, self.template, tokenizer)
         self._special = special_ids(tokenizer) - self.stop_tokens
-        self._probe = _Probe(self)
-        self._thinks = self._probe.text is not None and self.thinking.room(self._probe.text, self._source) > 0
+        self.probe = Probe(self)
+        self._thinks = self.probe.text is not None and self.thinking.room(self.probe.text, self._source) > 0
         thinks = f"max_thinking_tokens={DEFAULT_THINKING_TOKENS}" if self._thinks and not wishes.thinking.tokens else ""
         self.settings = wishes.settings(self.sampling, thinks, f"steering: {steering}" if steering else "")
-        self.notes = tuple(_notes(self, asked, generation_config, own=wishes.leaves_sampling_to_the_model))
+        self.notes = tuple(notes_on(self, asked, generation_config, own=wishes.leaves_sampling_to_the_model))
 
     def render(self, text: str) -> tuple[str, bool]:
         """What goes in for `text`, and whether the tokenizer's own special tokens belong around it."""
@@ -121,8 +117,8 @@ class Asking:
 
     def rendered(self, prompts: Sequence[Prompt]) -> list[Rendered]:
         """All prompts, in order; `RecipeError` names the first that is empty or leaves no room for an answer."""
-        if self._probe.error is not None and prompts:
-            raise self._probe.error
+        if self.probe.error is not None and prompts:
+            raise self.probe.error
         return [self._rendered(place, prompt) for place, prompt in enumerate(prompts)]
 
     def _rendered(self, place: int, prompt: Prompt) -> Rendered:
@@ -157,7 +153,7 @@ class Asking:
             return None
         return lambda row, tokens, looked_at: self.cut(batch[row].text, tokens, looked_at)
 
-    def cut(self, text: str, tokens: Sequence[int], looked_at: int, most: int | None = None) -> Decoded | None:
+    def cut(self, text: str, tokens: Sequence[int], looked_at: int) -> Decoded | None:
         """What new tokens behind `text` come to when the template's stop strings, or the room for a thought or for the
         answer, end them.
         """
@@ -166,7 +162,7 @@ class Asking:
             end = next((count for count in kept if first_stop(self.text(tokens[:count]), self.stops) is not None), None)
             if end is not None:
                 return Decoded([*tokens[:end]], stopped=True)
-        return self.used_up(text, tokens, kept, most or self.sampling.max_new_tokens)
+        return self.used_up(text, tokens, kept, self.sampling.max_new_tokens)
 
     def used_up(self, text: str, tokens: Sequence[int], kept: range, most: int) -> Decoded | None:
         """`tokens` up to where their room ends: `most` of an answer, or a thought's own without an answer."""
@@ -244,66 +240,3 @@ def _variables(thinking: Thinking, template: str, tokenizer: Any) -> tuple[dict[
             "tokenizer's chat template (--template chat)"
         )
     return {}, ""
-
-
-class _Probe:
-    """A request for trial: what would go in, or why it cannot."""
-
-    def __init__(self, asking: Asking) -> None:
-        self.text: str | None = None
-        self.error: RecipeError | None = None
-        self.tokens: list[int] = []
-        self.ended = False
-        try:
-            self.text, special = asking.render(PROBE)
-        except RecipeError as error:
-            self.error = error
-        else:
-            found = list(asking.tokenizer(self.text, add_special_tokens=special, verbose=False)["input_ids"])
-            self.ended = appends_end(asking.tokenizer, self.text, found, special=special)
-            self.tokens = found
-
-
-def _notes(asking: Asking, asked: str, generation_config: Any, *, own: bool) -> Iterator[str]:
-    name, tokenizer = asking.name, asking.tokenizer
-    if asked == AUTO and asking.template == RAW:
-        yield f"{name!r} has no chat template: prompts go in as they are (template raw)"
-    penalty = getattr(generation_config, "repetition_penalty", None)
-    if own and penalty not in (None, 1.0):
-        yield f"the repetition penalty {penalty} in the generation configuration of {name!r} is not applied"
-    if asking._probe.ended:
-        yield (
-            f"the tokenizer of {name!r} appends its end token {tokenizer.eos_token!r} to every text: it is left out, "
-            "so that an answer can follow the prompt"
-        )
-    if tokenizer.bos_token_id is not None and asking._probe.tokens[:2] == [tokenizer.bos_token_id] * 2:
-        yield f"prompts to {name!r} begin with {tokenizer.bos_token!r} twice: its chat template or tokenizer doubles it"
-    if not asking.stop_tokens:
-        yield f"{name!r} has no end token: answers end at the token limit alone"
-    elif all("pad" in str(end).lower() for end in tokenizer.convert_ids_to_tokens(sorted(asking.stop_tokens))):
-        yield (
-            f"the only end token of {name!r} is a padding token, which models do not write: answers may run on to the "
-            "token limit (set eos_token_id)"
-        )
-    elif asking.template == CHAT and (end := _unknown_end(asking)):
-        yield (
-            f"the chat template of {name!r} ends answers with {end!r}, which is no end token of its tokenizer or "
-            "generation configuration: answers may run on to the token limit (set eos_token_id)"
-        )
-
-
-def _unknown_end(asking: Asking) -> str | None:
-    """The special token right behind an answer in a conversation, where it ends no answer."""
-    turns = [*messages(PROBE, asking.system), {"role": "assistant", "content": _ANSWER}]
-    try:
-        text = str(asking.tokenizer.apply_chat_template(turns, tokenize=False, **asking.variables))
-    except Exception:
-        return None
-    behind = text.rpartition(_ANSWER)[2].strip() if _ANSWER in text else ""
-    tokens = asking.tokenizer(behind, add_special_tokens=False, verbose=False)["input_ids"] if behind else []
-    if not tokens or tokens[0] in asking.stop_tokens or tokens[0] not in special_ids(asking.tokenizer):
-        return None
-    return str(asking.tokenizer.decode(tokens[:1]))
-
-
-_ANSWER = "alignmend answers 7391 !"

@@ -21,8 +21,8 @@ _OWN_TOP_K = 50  # what `transformers` takes where a configuration samples and s
 class Sampling:
     """Greedy at temperature 0; else drawn among the `top_k` most likely tokens that make up `top_p` of the mass.
 
-    Each prompt has its own random numbers, keyed by `seed` and its rendered text; of prompts with the same text, the
-    second and later ones also by which of them they are, so that they are further draws.
+    Each prompt has its own random numbers, keyed by `seed`, its rendered text, its suite and its id: one prompt under
+    several ids is drawn several times.
     """
 
     temperature: float = 0.0

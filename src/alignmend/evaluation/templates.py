@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from types import MappingProxyType
 from typing import Any
 
@@ -167,7 +168,7 @@ def chat_source(tokenizer: Any) -> str:
     """The source of the chat template that a tokenizer uses by itself, empty where it has none."""
     try:
         return str(tokenizer.get_chat_template())
-    except (ValueError, TypeError, LookupError, AttributeError):
+    except (ValueError, TypeError, LookupError, AttributeError):  # none, or several of which none is the usual one
         return ""
 
 
@@ -194,20 +195,28 @@ def render_chat(
     variables: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
     """`conversation` by a tokenizer's chat template, with everything in it that the user and the system prompt say."""
-    with_system = conversation[0]["role"] == "system"
-    try:
-        text = str(
-            tokenizer.apply_chat_template(
-                [dict(turn) for turn in conversation], tokenize=False, add_generation_prompt=True, **variables
-            )
-        )
-    except Exception as error:
-        said = f"{error} (a system prompt was given)" if with_system else str(error)
-        raise RecipeError(f"the tokenizer's chat template refuses the {what}: {said}") from error
+    text = chat_text(tokenizer, conversation, what, variables)
     for turn in conversation:
         if turn["role"] != "assistant" and not _holds(text, turn["content"]):
             raise _lost(turn, text)
     return text
+
+
+def chat_text(
+    tokenizer: Any,
+    conversation: Sequence[Mapping[str, str]],
+    what: str,
+    variables: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    opened: bool = True,
+) -> str:
+    """`conversation` by a tokenizer's chat template, whatever is in it, with an answer `opened` or not."""
+    turns = [dict(turn) for turn in conversation]
+    try:
+        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=opened, **variables))
+    except Exception as error:
+        said = f"{error} (a system prompt was given)" if turns[0]["role"] == "system" else str(error)
+        raise RecipeError(f"the tokenizer's chat template refuses the {what}: {said}") from error
 
 
 def _holds(text: str, said: str) -> bool:
@@ -246,8 +255,14 @@ def appends_end(tokenizer: Any, text: str, tokens: Sequence[int], *, special: bo
     end = tokenizer.eos_token_id
     if not tokens or end is None or tokens[-1] != end:
         return False
-    own = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] if special else None
-    return not text.rstrip().endswith(str(tokenizer.eos_token)) and (own is None or [*own[-1:]] != [end])
+    if not special:
+        return not text.rstrip().endswith(str(tokenizer.eos_token))
+    own = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return _count_at_end(tokens, end) > _count_at_end(own, end)
+
+
+def _count_at_end(tokens: Sequence[int], token: int) -> int:
+    return sum(1 for _ in takewhile(lambda one: one == token, reversed(tokens)))
 
 
 def stops_of(template: str) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from alignmend.errors import RecipeError
+from alignmend.evaluation.answer_notes import silence_notes
 from alignmend.restore.document import Searched
 from alignmend.restore.measuring import Baseline
 from alignmend.restore.preflight_findings import split_advice
@@ -25,9 +26,10 @@ def check_sense(base: Baseline) -> None:
     """Noise is no safety, and nothing can be compared with it."""
     noise = base.worth.incoherent
     if noise.value > _MOST_NOISE:
+        told = "".join(f"; {note}" for note in silence_notes(base.finetuned.generations))
         raise RecipeError(
             f"the fine-tune answers {noise.value:.0%} of the search prompts with noise: look at --template, --dtype "
-            "and the model itself (alignmend chat)"
+            f"and the model itself (alignmend chat){told}"
         )
 
 
