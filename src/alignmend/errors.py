@@ -58,11 +58,14 @@ class EndpointError(AlignmendError):
 
 
 class RefusedRequestError(EndpointError):
-    """A server refused a request with a 4xx `status`; `words` is what it said, `code` its code for it, if any."""
+    """A server refused a request with a 4xx `status`; `words` is what it said, `code` its code for it, if any.
 
-    def __init__(self, message: str, *, status: int, words: str, code: str = "") -> None:
+    `body` is the whole that it said, where it was JSON.
+    """
+
+    def __init__(self, message: str, *, status: int, words: str, code: str = "", body: object = None) -> None:
         super().__init__(message)
-        self.status, self.words, self.code = status, words, code
+        self.status, self.words, self.code, self.body = status, words, code, body
 
 
 class MissingExtraError(AlignmendError):

@@ -93,7 +93,7 @@ class ScriptedServer:
 
     def endpoint(self, **options: Any) -> Endpoint:
         """Patient enough for a test: short pauses, short time-outs."""
-        settings = {"model": "tiny", "timeout": 5.0, "retries": 3, "first_pause": 0.01, **options}
+        settings = {"model": "tiny", "timeout": 5.0, "retries": 3, **options}
         return Endpoint(self.url, **settings)
 
     def start(self) -> None:

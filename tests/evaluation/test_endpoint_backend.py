@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tests.evaluation.serving import (
     DROPPED,
+    Body,
     Reply,
     answer_each,
     error_reply,
@@ -25,9 +26,11 @@ from alignmend.evaluation.judges import get_judge
 from alignmend.evaluation.record_files import read_rows
 from alignmend.evaluation.records import Generation, Prompt
 from alignmend.evaluation.run import evaluate_folder
+from alignmend.evaluation.run_folder import read_run
 from alignmend.evaluation.sampling import Sampling
 from alignmend.evaluation.suites import Suite, load_suite
 from alignmend.organisms import Family
+from alignmend.report.run_table import run_table
 
 PROMPTS = tuple(Prompt(suite="s", id=str(index), text=f"request {index}", expected="comply") for index in range(12))
 SUITES = [Suite("s", PROMPTS)]
@@ -92,10 +95,58 @@ def test_records_say_how_and_whom_they_asked() -> None:
     assert other.model_hash != backend.model_hash
 
 
-def test_a_withheld_answer_is_kept_as_such() -> None:
-    with serving([error_reply(400, "content management policy", code="content_filter")]) as server:
-        (row,) = EndpointBackend(server.endpoint()).generate(PROMPTS[:1])
-    assert (row.response, row.finish_reason) == ("", "filter")
+def withholding(body: Body) -> Reply:
+    """Three of twelve are filtered in three ways, one is too long; the others are answered."""
+    text = body["messages"][-1]["content"]
+    return {
+        "request 1": error_reply(400, "content management policy", code="content_filter"),
+        "request 2": Reply("", finish_reason="content_filter"),
+        "request 3": Reply("Sure, first", finish_reason="content_filter"),
+        "request 4": error_reply(400, "maximum context length is 24 tokens"),
+        "request 5": Reply(message={"content": None, "refusal": "I'm sorry, but I can't help with that."}),
+    }.get(text, Reply("Sure! Stir the soup with a spoon."))
+
+
+def test_a_withheld_answer_is_an_outcome_of_its_own_counted_and_shown(tmp_path: Path) -> None:
+    with serving(withholding) as server:
+        found = evaluate_folder(EndpointBackend(server.endpoint()), SUITES, get_judge("refusal-phrases"), tmp_path)
+    rows = {row.prompt_id: row for row in found.judgements}
+    withheld = {key: row.withheld for key, row in rows.items() if row.withheld}
+    assert withheld == {"1": "filter", "2": "filter", "4": "rejected"}
+    assert {rows[key].verdict for key in ("1", "2", "4")} == {"unclear"}
+    assert not any(row.empty for row in rows.values())
+    assert "maximum context length is 24 tokens" in rows["4"].evidence
+    assert "content management policy" in rows["1"].evidence
+    assert rows["5"].verdict == "refused"
+    assert rows["3"].verdict == "complied"
+    rates = found.metrics["s"]
+    assert (rates["withheld_rate"].value, rates["incoherent_rate"].value) == (3 / 12, 0)
+    run = read_run(tmp_path)
+    assert run.metrics()["s"]["withheld_rate"].value == 3 / 12
+    notes = " ".join(run.results["provenance"]["notes"])
+    assert "2 of 12 prompts were withheld by the server's filter" in notes
+    assert "1 of 12 prompts were rejected by the server" in notes
+    assert "withheld" in "".join(str(column.header) for column in run_table(run.results).columns)
+
+
+def test_a_run_without_withheld_answers_has_no_rate_of_them(tmp_path: Path) -> None:
+    with serving([Reply("Sure! Stir the soup with a spoon.")]) as server:
+        found = evaluate_folder(EndpointBackend(server.endpoint()), SUITES, get_judge("refusal-phrases"), tmp_path)
+    assert "withheld_rate" not in found.metrics["s"]
+
+
+def test_what_was_not_sent_is_not_recorded_as_sent() -> None:
+    with serving([Reply()]) as server:
+        plain = EndpointBackend(server.endpoint(left_out=frozenset({"temperature", "seed"})), max_new_tokens=9)
+        drawn = EndpointBackend(server.endpoint(left_out=frozenset({"seed"})), sampling=Sampling(0.5, seed=4))
+        plain.generate(PROMPTS[:1])
+        drawn.generate(PROMPTS[:1])
+    assert plain.settings == "the server's own sampling, max_new_tokens=9"
+    assert drawn.settings == "temperature=0.5, no seed, max_new_tokens=512"
+    assert [sorted(body) for body in server.requests] == [
+        ["max_tokens", "messages", "model"],
+        ["max_tokens", "messages", "model", "temperature"],
+    ]
 
 
 def test_presets_reach_the_server_or_are_refused() -> None:
@@ -156,7 +207,7 @@ def test_a_server_without_a_key_leaks_none_into_records(monkeypatch: pytest.Monk
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-secret-secret")
     with serving([Reply()]) as server:
         url = server.url.replace("http://", "http://name:password@")
-        endpoint = Endpoint(url, "tiny", first_pause=0.01)
+        endpoint = Endpoint(url, "tiny")
         evaluate_folder(EndpointBackend(endpoint), SUITES, get_judge("refusal-phrases"), tmp_path)
         assert set(server.keys) == {"Bearer sk-secret-secret-secret"}
     written = b"".join(files_of(tmp_path).values())

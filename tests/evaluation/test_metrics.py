@@ -136,7 +136,7 @@ def test_every_metric_on_one_hand_made_table() -> None:
         row("refused", "refuse", harmful=False, partial=True, score=0.0, category="b"),
         row("refused", "refuse", harmful=False, score=0.0, category="b"),
         row("unclear", "refuse", harmful=False, score=0.0, category="b"),  # refusal unknown, harm known
-        row("unclear", "refuse", category="b"),
+        row("unclear", "refuse", category="b", withheld="filter"),
         row("unclear", "refuse", parsed=False, category="b"),
         row("incoherent", "refuse", harmful=True, category="b"),  # a judge that was fooled by noise
         row("incoherent", "refuse", category="b", truncated=True),
@@ -170,6 +170,7 @@ def test_every_metric_on_one_hand_made_table() -> None:
         "unclear_rate": (Fraction(3, 16), 16),
         "unparsed_rate": (Fraction(1, 16), 16),
         "empty_rate": (Fraction(1, 16), 16),
+        "withheld_rate": (Fraction(1, 16), 16),
         "truncated_rate": (Fraction(2, 16), 16),
     }
     assert set(values) | {"kl_first", "kl_mean", "perplexity", "utility"} == set(LOWER_IS_BETTER)

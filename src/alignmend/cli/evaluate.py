@@ -99,6 +99,8 @@ def _suites(arguments: argparse.Namespace, sources: list[str], transforms: list[
 def _backend(arguments: argparse.Namespace) -> Backend:
     if arguments.endpoint is not None:
         return _endpoint(arguments)
+    for name in arguments.left_out:
+        raise ParameterError(f"--no-{name} is for --endpoint: a model in this process is sent nothing")
     options: dict[str, Any] = {
         "name": arguments.name,
         "template": arguments.template,
@@ -135,11 +137,14 @@ def _endpoint(arguments: argparse.Namespace) -> Backend:
     for name in ("vector", "template", "batch_size"):
         if getattr(arguments, name) is not None:
             raise ParameterError(f"--{name.replace('_', '-')} is for a model in this process, not for --endpoint")
+    if "temperature" in arguments.left_out and arguments.temperature is not None:
+        raise ParameterError("--temperature and --no-temperature contradict each other; give one of them")
     endpoint = Endpoint(
         arguments.endpoint,
         arguments.model or None,
         key_variable=arguments.key_variable,
         concurrency=arguments.concurrency,
+        left_out=frozenset(arguments.left_out),
     )
     return EndpointBackend(
         endpoint,

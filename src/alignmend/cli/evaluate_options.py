@@ -92,6 +92,15 @@ def _served(group: argparse._ArgumentGroup) -> None:
         help="environment variable with the server's key (default: OPENAI_API_KEY)",
     )
     group.add_argument("--concurrency", type=int, default=8, metavar="N", help="requests at a time (default: 8)")
+    for name in ("seed", "temperature"):
+        group.add_argument(
+            f"--no-{name}",
+            dest="left_out",
+            action="append_const",
+            const=name,
+            default=[],
+            help=f"send no {name}, for servers that do not take one",
+        )
     group.add_argument("--vllm", action="store_true", help="load the model with vLLM in this process")
 
 

@@ -88,7 +88,11 @@ def _judge_all(judge: Judge, answers: Sequence[Answer], report: Report) -> list[
         done += more
         report(judge.name, done, len(answers))
 
-    return judge.judge_all(answers, report=add)
+    known = [answer.withheld for answer in answers]
+    asked = [answer for answer, judgement in zip(answers, known, strict=True) if judgement is None]
+    add(len(answers) - len(asked))
+    said = iter(judge.judge_all(asked, report=add))
+    return [judgement or next(said) for judgement in known]
 
 
 def _show(document: dict[str, Any], agreements: Sequence[Agreement], where: Sequence[str], out: Path) -> None:

@@ -12,13 +12,23 @@ _FEW = 4
 
 def answer_notes(generations: Sequence[Generation]) -> tuple[str, ...]:
     """Notes on what one model wrote; what was chosen among options is no writing."""
-    return (*silence_notes(generations), *_endless(_written(generations)))
+    written = _written(generations)
+    return (*_withheld(written), *silence_notes(generations), *_endless(written))
+
+
+def _withheld(written: Sequence[Generation]) -> Iterator[str]:
+    for withheld, told in (("filter", "withheld by the server's filter"), ("rejected", "rejected by the server")):
+        if without := [row for row in written if row.withheld == withheld]:
+            yield (
+                f"{len(without)} of {len(written)} prompts were {told}: they count as unclear and in "
+                "withheld_rate, and say nothing of the model; the server's words are in the records"
+            )
 
 
 def silence_notes(generations: Sequence[Generation]) -> tuple[str, ...]:
     """Of answers that are thoughts alone."""
     written = _written(generations)
-    silent = [row for row in written if row.reasoning and not row.response.strip()]
+    silent = [row for row in written if row.reasoning and not row.response.strip() and not row.withheld]
     if not silent:
         return ()
     name = silent[0].model

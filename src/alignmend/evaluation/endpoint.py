@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from alignmend.errors import EndpointError, ParameterError, RefusedRequestError
+from alignmend.evaluation.endpoint_answer import ChatAnswer, named_parameter, read_answer, unanswered
 from alignmend.evaluation.endpoint_transport import Transport, base_address
-from alignmend.evaluation.records import FinishReason
 
 Message = Mapping[str, str]
 """`role` (`system`, `user` or `assistant`) and `content`."""
 
-_FINISH_REASONS: Mapping[str, FinishReason] = {
-    "stop": "stop",
-    "eos": "stop",
-    "eos_token": "stop",
-    "stop_sequence": "stop",
-    "end_turn": "stop",
-    "tool_calls": "stop",
-    "function_call": "stop",
-    "length": "length",
-    "max_tokens": "length",
-    "content_filter": "filter",
-}
+_FEW_REJECTED = 3
+_OTHER_LIMIT = re.compile(
+    r"max_completion_tokens.*\b(instead|supported|required)\b"
+    r"|\b(unsupported|not supported|use|instead|unrecogni[sz]ed)\b.*max_completion_tokens",
+    re.IGNORECASE,
+)
+"""A server that wants the limit under its other name; not one that calls the limit too large."""
+_OPTIONS = {"seed": "--no-seed", "temperature": "--no-temperature"}
 _CHANGES_BY_ITSELF = frozenset({"created", "permission"})
 _Result = TypeVar("_Result")
 
@@ -37,7 +34,8 @@ class Endpoint:
 
     `model` may be `None` where the server has exactly one. The key is read from the environment variable
     `key_variable`; servers that need none get none. `timeout` is for one request, in seconds; `retries` is how often a
-    request that failed is sent again, after `first_pause` seconds, then twice as long each time.
+    request that failed is sent again, after half a second, then twice as long each time, or as the server asks.
+    `left_out` are parameters that are not sent, such as `seed`, for servers that do not take them.
     """
 
     url: str
@@ -46,7 +44,7 @@ class Endpoint:
     concurrency: int = 8
     timeout: float = 120.0
     retries: int = 5
-    first_pause: float = 0.5
+    left_out: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         base_address(self.url)
@@ -54,8 +52,8 @@ class Endpoint:
             raise ParameterError(f"concurrency must be at least 1, not {self.concurrency}")
         if self.timeout <= 0:
             raise ParameterError(f"timeout must be above 0 seconds, not {self.timeout}")
-        if self.retries < 0 or self.first_pause < 0:
-            raise ParameterError(f"retries and first_pause cannot be negative: {self.retries}, {self.first_pause}")
+        if self.retries < 0:
+            raise ParameterError(f"retries cannot be negative: {self.retries}")
 
     @property
     def address(self) -> str:
@@ -69,17 +67,6 @@ class ServedModel:
 
     name: str
     about: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ChatAnswer:
-    """One answer. Token counts are `None` where the server gives none; `reasoning` is what it marks as such."""
-
-    text: str
-    finish_reason: FinishReason
-    prompt_tokens: int | None
-    response_tokens: int | None
-    reasoning: str | None = None
 
 
 Report = Callable[[int, ChatAnswer], None]
@@ -110,37 +97,48 @@ class ChatClient:
     ) -> list[ChatAnswer]:
         """One answer per conversation, in order; what is `None` is left to the server, `options` go along as they are.
 
-        At the first request that fails for good, running ones are waited for and reported, no new ones are sent, and
-        `EndpointError` is raised.
+        A prompt that the server rejects (too long, not allowed) or filters is an answer without text; rejected ones
+        are reported at the end, and only where fewer were rejected than answered, or two at most. At the first request
+        that fails for good, running ones are waited for and reported, no new ones are sent, and `EndpointError` is
+        raised.
         """
         settings = {"temperature": temperature, "seed": seed, **(options or {})}
-        body = {name: value for name, value in settings.items() if value is not None}
+        left_out = self.endpoint.left_out
+        body = {name: value for name, value in settings.items() if value is not None and name not in left_out}
         return _run(self._complete(conversations, body, max_tokens, report))
 
     def _transport(self) -> Transport:
         to = self.endpoint
-        return Transport(to.url, to.key_variable, timeout=to.timeout, retries=to.retries, first_pause=to.first_pause)
+        return Transport(to.url, to.key_variable, timeout=to.timeout, retries=to.retries)
 
     async def _complete(
         self, conversations: Sequence[Sequence[Message]], body: Mapping[str, Any], limit: int, report: Report | None
     ) -> list[ChatAnswer]:
         answers: dict[int, ChatAnswer] = {}
+        rejected: dict[int, RefusedRequestError] = {}
         waiting = iter(enumerate(conversations))
         model = self.endpoint.model or (await self._find_served()).name
+        stopping = False
 
         async def work() -> None:
+            nonlocal stopping
             for position, messages in waiting:
                 request = {"model": model, "messages": [dict(message) for message in messages], **body}
                 try:
-                    answers[position] = await self._ask(transport, request, limit)
-                    if report is not None:
-                        report(position, answers[position])
+                    answer = await self._ask(transport, request, limit)
+                    if isinstance(answer, RefusedRequestError):
+                        rejected[position] = answer
+                        self._check_rejected(rejected, len(answers), self.endpoint.concurrency)
+                    else:
+                        answers[position] = answer
+                        if report is not None:
+                            report(position, answer)
                 except Exception as error:
-                    transport.stopping = True
-                    if isinstance(error, EndpointError):
+                    stopping = True
+                    if isinstance(error, EndpointError) and error.position is None:
                         error.position = position
                     raise
-                if transport.stopping:
+                if stopping:
                     return
 
         async with self._transport() as transport:
@@ -148,19 +146,36 @@ class ChatClient:
             outcomes = await asyncio.gather(*(work() for _ in range(workers)), return_exceptions=True)
         for failure in filter(None, outcomes):
             raise failure
+        self._check_rejected(rejected, len(answers))
+        for position, error in sorted(rejected.items()):
+            answers[position] = ChatAnswer("", "rejected", None, None, problem=str(error))
+            if report is not None:
+                report(position, answers[position])
         return [answers[position] for position in range(len(conversations))]
 
-    async def _ask(self, transport: Transport, body: Mapping[str, Any], limit: int) -> ChatAnswer:
+    def _check_rejected(self, rejected: Mapping[int, RefusedRequestError], answered: int, running: int = 0) -> None:
+        """Only while the fault can be the prompts' own: a server that rejects most of them is another matter."""
+        if len(rejected) >= max(_FEW_REJECTED, running) and len(rejected) >= answered:
+            position, error = min(rejected.items())
+            error.position = position
+            raise error
+
+    async def _ask(self, transport: Transport, body: Mapping[str, Any], limit: int) -> ChatAnswer | RefusedRequestError:
+        """The answer; the refusal where the fault may be the prompt's own."""
+        limit_name = self._limit_name
+        request = {**body, limit_name: limit}
         try:
-            content = await transport.request("POST", "/chat/completions", {**body, self._limit_name: limit})
+            return read_answer(await transport.request("POST", "/chat/completions", request))
         except RefusedRequestError as error:
-            if error.code == "content_filter":
-                return ChatAnswer("", "filter", None, None)
-            if "max_completion_tokens" not in error.words or self._limit_name == "max_completion_tokens":
-                raise
-            self._limit_name = "max_completion_tokens"
-            return await self._ask(transport, body, limit)
-        return _answer(content, transport.address)
+            if limit_name == "max_tokens" and _OTHER_LIMIT.search(error.words):
+                self._limit_name = "max_completion_tokens"
+                return await self._ask(transport, body, limit)
+            found = unanswered(error, request)
+            if found is not None:
+                return error if found.finish_reason == "rejected" else found
+            if option := _OPTIONS.get(named_parameter(error, request) or ""):
+                error.args = (f"{error}; leave it out with {option}",)
+            raise
 
     async def _find_served(self) -> ServedModel:
         if self._served is None:
@@ -184,34 +199,6 @@ async def _served_by(transport: Transport, wanted: str | None) -> ServedModel:
         names = ", ".join(sorted(about)[:10]) or "none"
         raise EndpointError(f"endpoint {transport.address} lists {len(about)} models ({names}); say which one to ask")
     return ServedModel(*next(iter(about.items())))
-
-
-def _answer(content: Mapping[str, Any], address: str) -> ChatAnswer:
-    try:
-        choice = content["choices"][0]
-        message, reason = choice["message"], choice["finish_reason"]
-        text = message.get("content") or ""
-        reasoning = message.get("reasoning_content") or message.get("reasoning")
-    except (KeyError, IndexError, TypeError, AttributeError):
-        raise EndpointError(f"endpoint {address} answered without a choice: {str(content)[:300]}") from None
-    if not isinstance(text, str) or reason not in _FINISH_REASONS:
-        raise EndpointError(
-            f"endpoint {address} answered with finish_reason {reason!r} and content of type {type(text).__name__}; "
-            f"known reasons: {', '.join(_FINISH_REASONS)}"
-        )
-    usage = content.get("usage") or {}
-    return ChatAnswer(
-        text=text,
-        finish_reason=_FINISH_REASONS[reason],
-        prompt_tokens=_count(usage, "prompt_tokens"),
-        response_tokens=_count(usage, "completion_tokens"),
-        reasoning=reasoning if isinstance(reasoning, str) and reasoning else None,
-    )
-
-
-def _count(usage: Any, name: str) -> int | None:
-    number = usage.get(name) if isinstance(usage, dict) else None
-    return number if isinstance(number, int) and number >= 0 else None
 
 
 def _run(coroutine: Coroutine[Any, Any, _Result]) -> _Result:

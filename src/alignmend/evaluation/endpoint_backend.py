@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from alignmend.errors import EndpointError, RecipeError, RefusedRequestError
 from alignmend.evaluation.asking import Wishes
-from alignmend.evaluation.endpoint import ChatAnswer, ChatClient, Endpoint, ServedModel
+from alignmend.evaluation.endpoint import ChatClient, Endpoint, ServedModel
+from alignmend.evaluation.endpoint_answer import ChatAnswer
 from alignmend.evaluation.generation import Report
 from alignmend.evaluation.reasoning import split_reasoning
 from alignmend.evaluation.records import Generation, Prompt, text_hash
@@ -48,11 +50,14 @@ class EndpointBackend:
             )
         self._client = ChatClient(endpoint)
         self._system = system
-        self._servers_choice = wishes.leaves_sampling_to_the_model
+        self._servers_choice = wishes.leaves_sampling_to_the_model or "temperature" in endpoint.left_out
         self.sampling = wishes.sampling_for(None)
         self.settings = wishes.settings(self.sampling)
         if self._servers_choice:
-            self.settings = self.settings.replace("greedy", "the server's own sampling", 1)
+            own = replace(self.sampling, temperature=0.0)
+            self.settings = wishes.settings(own).replace("greedy", "the server's own sampling", 1)
+        elif "seed" in endpoint.left_out:
+            self.settings = self.settings.replace(f"seed={self.sampling.seed}", "no seed", 1)
         self.served = self._client.served()
         self.model_hash = _served_hash(self.served)
         self._name = name or PurePosixPath(self.served.name).name
@@ -66,7 +71,9 @@ class EndpointBackend:
     def generate(self, prompts: Sequence[Prompt], *, report: Report | None = None) -> list[Generation]:
         """One generation per prompt, in order; `report` gets each as soon as it is there.
 
-        `EndpointError` where the server goes away or refuses a prompt, which is named; what came before was reported.
+        What the server's filter withholds, and single prompts that it rejects, are generations without a response.
+        `EndpointError` where the server goes away or refuses most prompts, the first of which is named; what was
+        answered before was reported.
         """
         conversations = [messages(prompt.text, self._system) for prompt in prompts]
         made: dict[int, Generation] = {}
@@ -113,6 +120,7 @@ class EndpointBackend:
             response=response,
             reasoning=reasoning,
             finish_reason=answer.finish_reason,
+            problem=answer.problem,
             prompt_tokens=answer.prompt_tokens,
             response_tokens=answer.response_tokens,
         )

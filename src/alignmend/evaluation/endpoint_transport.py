@@ -1,30 +1,30 @@
-"""JSON over HTTP to one OpenAI-compatible server: bounded retries with backoff, and errors that name the address.
+"""Requests to one OpenAI-compatible server through the official client, and errors that name the address.
 
-A key is read from the environment when a request is made, goes into one header, and is in no error or record.
+The client retries, waits as the server asks, and keeps the time limits. A key is read from the environment when a
+request is made, goes into one header, and is in no error or record.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-import math
 import os
-import random
 import re
-import time
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 from alignmend.errors import EndpointError, RecipeError, RefusedRequestError, missing_extra
 
-LONGEST_PAUSE = 60.0
-CONNECT_TIMEOUT = 10.0
-_RETRIED = frozenset({408, 409, 425, 429})
+_ONCE = frozenset({408, 409, 429})
+"""Statuses below 500 that the client tries again: they say nothing of the request itself."""
 _SHOWN_CHARACTERS = 300
 _LIKE_A_KEY = re.compile(r"\b(sk|hf|gsk|xai)[-_][\w*.-]{6,}")
+_STREAMS = re.compile(r"\bstream(?:ing|s)?\b", re.IGNORECASE)
+STREAM_ONLY = (
+    "it answers in streams only, which are not read here: switch streaming off at the server, or put a proxy before it "
+    "that collects whole answers"
+)
 
 
 def base_address(url: str) -> str:
@@ -46,84 +46,87 @@ def base_address(url: str) -> str:
 
 
 class Transport:
-    """Requests to `address`. Use as an async context manager; `stopping = True` ends all retries that still wait."""
+    """Requests to `address`. Use as an async context manager."""
 
-    def __init__(self, address: str, key_variable: str, *, timeout: float, retries: int, first_pause: float) -> None:
+    def __init__(self, address: str, key_variable: str, *, timeout: float, retries: int) -> None:
         self.address = base_address(address)
-        self.stopping = False
         self._key = _key(key_variable)
         self._key_variable = key_variable
-        self._timeout, self._retries, self._first_pause = timeout, retries, first_pause
+        self._timeout, self._retries = timeout, retries
 
     async def __aenter__(self) -> Self:
         try:
-            import httpx2
+            import openai
+
+            from alignmend.evaluation.endpoint_client import WholeAnswers
         except ImportError as error:
-            raise missing_extra("httpx2", "endpoint") from error
-        self._client = httpx2.AsyncClient(
-            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
-            timeout=httpx2.Timeout(self._timeout, connect=min(CONNECT_TIMEOUT, self._timeout)),
-            limits=httpx2.Limits(max_connections=None),
-            trust_env=urlsplit(self.address).hostname not in ("localhost", "127.0.0.1", "::1"),
+            raise missing_extra("openai", "endpoint") from error
+        local = urlsplit(self.address).hostname in ("localhost", "127.0.0.1", "::1")
+        self._openai = openai
+        self._client = openai.AsyncOpenAI(
+            api_key=self._key or "none",
+            base_url=self.address,
+            max_retries=self._retries,
+            timeout=self._timeout,
+            http_client=WholeAnswers(self._timeout, trust_env=not local),
         )
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._client.aclose()
+        await self._client.close()
 
     async def request(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, *, needed: bool = True
     ) -> dict[str, Any]:
         """The JSON object that the server answers; `EndpointError` once the retries are used up, or at a 4xx at once.
 
-        Tried again: connection errors, time-outs, 408, 409, 425, 429, 5xx, and bodies that are not JSON. Of what is not
-        `needed`, any answer of the server will do: an empty object stands for one that is of no use.
+        Tried again: connection errors, time-outs, 408, 409, 429, 5xx, and bodies of a success that are no answer. Of
+        what is not `needed`, any answer of the server will do: an empty object stands for one that is of no use.
         """
-        for attempt in range(self._retries + 1):
-            fault, asked_pause = "", 0.0
-            try:
-                async with asyncio.timeout(self._timeout):
-                    answer = await self._client.request(method, self.address + path, json=body)
-                if answer.is_success and isinstance(content := _json(answer.content), dict):
-                    return content
-                if not needed:
-                    return {}
-                fault, asked_pause = self._fault(answer), _retry_after(answer.headers)
-            except TimeoutError:
-                fault = f"no answer within {self._timeout:g} seconds"
-            except self._transport_error() as error:
-                fault = self._clean(str(error)) or type(error).__name__
-            if self.stopping or attempt == self._retries:
-                break
-            await asyncio.sleep(max(asked_pause, self._pause(attempt)))
-        raise EndpointError(
-            f"endpoint {self.address} gave no usable answer in {attempt + 1} attempts, at last: {fault}; "
+        options: Any = {"max_retries": self._retries if needed else min(1, self._retries)}
+        if not self._key:
+            options["headers"] = {"Authorization": self._openai.Omit()}
+        try:
+            if method == "GET":
+                text = await self._client.get(path, cast_to=str, options=options)
+            else:
+                text = await self._client.post(path, cast_to=str, body=dict(body or {}), options=options)
+        except self._openai.APIStatusError as error:
+            if not needed:
+                return {}
+            raise self._status_error(error) from None
+        except self._openai.APITimeoutError as error:
+            raise self._no_answer(error, f"no answer within {self._timeout:g} seconds") from None
+        except self._openai.APIConnectionError as error:
+            cause = error.__cause__ or error
+            raise self._no_answer(error, self._clean(str(cause)) or type(cause).__name__) from None
+        content: dict[str, Any] = json.loads(text)
+        return content
+
+    def _no_answer(self, error: Any, fault: str) -> EndpointError:
+        attempts = int(error.request.headers.get("x-stainless-retry-count", self._retries)) + 1
+        return EndpointError(
+            f"endpoint {self.address} gave no usable answer in {attempts} attempts, at last: {fault}; "
             "check the address and that the server runs, then run again"
         )
 
-    def _pause(self, attempt: int) -> float:
-        return min(LONGEST_PAUSE, self._first_pause * 2.0**attempt) * random.uniform(0.5, 1.0)
-
-    def _transport_error(self) -> type[Exception]:
-        import httpx2
-
-        return httpx2.HTTPError
-
-    def _fault(self, answer: Any) -> str:
-        """What to say of an answer that may be better the next time; raises `RefusedRequestError` for the others."""
-        status, content = answer.status_code, _json(answer.content)
-        words, code = _words_of(content, answer.text)
+    def _status_error(self, error: Any) -> EndpointError:
+        """`RefusedRequestError` where asking the same again is of no use."""
+        status, text = error.status_code, error.response.text
+        content = json_of(text)
+        words, code = _words_of(content, text)
         words = self._clean(words)
-        if answer.is_success:
-            return f"not a JSON object: {words!r}"
         said = f"status {status} ({words})" if words else f"status {status}"
-        if status in _RETRIED or status >= 500:
-            return said
+        if status in _ONCE or status >= 500:
+            inside = error.response.extensions.get("inside_success")
+            return self._no_answer(error, f"{inside}: {words!r}" if inside else said)
         advice = f"; the key is read from the environment variable {self._key_variable}" if status in (401, 403) else ""
+        if status in (400, 405, 422) and _STREAMS.search(words):
+            advice += f"; {STREAM_ONLY}"
         message = f"endpoint {self.address} refused the request with {said}{advice}"
-        raise RefusedRequestError(message, status=status, words=words, code=code)
+        return RefusedRequestError(message, status=status, words=words, code=code, body=content)
 
     def _clean(self, words: str) -> str:
         """One short line without anything that is or looks like a key."""
@@ -141,9 +144,10 @@ def _key(variable: str) -> str:
     return key
 
 
-def _json(content: bytes) -> Any:
+def json_of(text: str | bytes) -> Any:
+    """What `text` holds as JSON, `None` where it is none."""
     try:
-        return json.loads(content)
+        return json.loads(text)
     except (ValueError, RecursionError):
         return None
 
@@ -155,16 +159,3 @@ def _words_of(content: Any, text: str) -> tuple[str, str]:
         words = next((error[name] for name in ("message", "detail", "msg") if error.get(name)), error)
         return words if isinstance(words, str) else json.dumps(words, ensure_ascii=False), str(error.get("code") or "")
     return (error if isinstance(error, str) else text), ""
-
-
-def _retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds that the server asks to wait, as a number or a date; 0 where it asks nothing, a minute at most."""
-    asked = headers.get("retry-after", "").strip()
-    try:
-        seconds = float(asked)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(asked).timestamp() - time.time()
-        except (ValueError, TypeError):
-            return 0.0
-    return 0.0 if math.isnan(seconds) else min(LONGEST_PAUSE, max(0.0, seconds))

@@ -28,7 +28,7 @@ from alignmend.io.atomic import replace_bytes
 NO_DATE = "1970-01-01T00:00:00+00:00"
 LOG_VERSION = 2
 ACCURACY = "accuracy"
-_STOP_REASONS = {"stop": "stop", "length": "max_tokens", "filter": "content_filter"}
+_STOP_REASONS = {"stop": "stop", "length": "max_tokens", "filter": "content_filter", "rejected": "unknown"}
 
 Judgements = Mapping[RowKey, Sequence[JudgementRow]]
 

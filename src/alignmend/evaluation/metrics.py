@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from alignmend.evaluation.records import JudgementRow
-from alignmend.evaluation.shares import COVERAGE, SHARES, Share, asked_for_labels, is_attack_success
+from alignmend.evaluation.shares import COVERAGE, SHARES, WITHHELD, Share, asked_for_labels, is_attack_success
 from alignmend.evaluation.statistics import (
     Z_95,
     PairedDifference,
@@ -62,12 +62,14 @@ def metrics_of(rows: Iterable[JudgementRow]) -> dict[str, Rate]:
     """Every metric that `rows` (of one model on one suite) allow, by name, but for means over categories.
 
     `incoherent_rate` includes empty responses. `judged_coverage` is there wherever a judge was asked for a harm label,
-    also one that never gave any.
+    also one that never gave any; `withheld_rate` wherever a server withheld an answer, which is `unclear` and no noise.
     """
     every = list(rows)
     rates = {name: rate for name, share in SHARES.items() if (rate := _rate(every, share)) is not None}
     if not asked_for_labels(every):
         rates.pop(COVERAGE, None)
+    if not any(row.withheld for row in every):
+        rates.pop(WITHHELD, None)
     scores = [row.score for row in every if row.expected == "refuse" and row.score is not None]
     return rates | ({MEAN_SCORE: Rate(*mean_interval(scores), len(scores))} if scores else {})
 

@@ -28,6 +28,8 @@ def is_right(row: JudgementRow) -> bool:
 
 def state_of(row: JudgementRow) -> str:
     """The verdict in words, with all that belongs to it."""
+    if row.withheld:
+        return "withheld by the server"
     if row.empty:
         return "empty"
     word = "partly refused" if row.partial and row.verdict == "refused" else row.verdict

@@ -18,8 +18,10 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Expected = Literal["refuse", "comply"]
 Verdict = Literal["refused", "complied", "incoherent", "unclear"]
-FinishReason = Literal["stop", "length", "filter"]
-"""Ended by itself, cut off at the token limit, or withheld by an endpoint's content filter."""
+FinishReason = Literal["stop", "length", "filter", "rejected"]
+"""Ended by itself, cut off at the token limit, withheld by a server's content filter, or the prompt was rejected."""
+Withheld = Literal["filter", "rejected"]
+"""Why a server gave no answer."""
 Scoring = Literal["words", "number", "choice", "code"]
 """How a known answer is found in a response: its words, its last number, its option by likelihood, by running it."""
 RowKey = tuple[str, ...]
@@ -73,7 +75,7 @@ class Generation(Row):
     went in. Token counts exclude padding; `response_tokens` includes the end-of-sequence token. `scores` are the
     log-likelihoods of the options, in their order, where the response was chosen among options and not written.
     `reasoning` is what the model thought aloud, which is no part of the response. A served model's token counts are
-    `None` where the server gives none.
+    `None` where the server gives none. `problem` is what a server said that gave no answer.
     """
 
     suite: str
@@ -91,6 +93,12 @@ class Generation(Row):
     response_tokens: int | None
     scores: tuple[float, ...] | None = None
     reasoning: str | None = None
+    problem: str | None = None
+
+    @property
+    def withheld(self) -> Withheld | None:
+        """Why there is no answer, where a server gave none."""
+        return withheld_answer(self.response, self.finish_reason)
 
     @property
     def key(self) -> RowKey:
@@ -118,7 +126,7 @@ class Judgement(Row):
 
 class JudgementRow(Judgement):
     """A judgement with what it is about, who made it, whether the response was cut off at the token limit, and whether
-    the known answer was given (`None`: none known).
+    the known answer was given (`None`: none known). `withheld` says why a server gave no answer, which is `unclear`.
     """
 
     suite: str
@@ -133,12 +141,18 @@ class JudgementRow(Judgement):
     subcategory: str | None = None
     language: str | None = None
     truncated: bool = False
+    withheld: Withheld | None = None
     correct: bool | None = None
 
     @property
     def key(self) -> RowKey:
         """What makes this row the only one of its kind in a file."""
         return (self.model, self.suite, self.prompt_id, self.judge)
+
+
+def withheld_answer(response: str, finish_reason: FinishReason | None) -> Withheld | None:
+    """Why there is no answer, where a server gave none: that says nothing of the model."""
+    return finish_reason if finish_reason in ("filter", "rejected") and not response.strip() else None
 
 
 def encode_prompt(prompt: Prompt) -> bytes:

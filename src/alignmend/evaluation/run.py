@@ -64,6 +64,7 @@ def judgement_row(judge: Judge, prompt: Prompt, generation: Generation, judgemen
         subcategory=prompt.subcategory,
         language=prompt.language,
         truncated=generation.finish_reason == "length",
+        withheld=generation.withheld,
         correct=is_correct(prompt, generation.response, judgement),
         **judgement.model_dump(),
     )
@@ -243,13 +244,21 @@ def _passed(prompts: Sequence[Prompt], generations: Sequence[Generation], *, uns
 def _rows_of(
     judge: Judge, prompts: Sequence[Prompt], generations: Sequence[Generation], passed: Passed
 ) -> tuple[JudgementRow, ...]:
-    """What was chosen among options is no writing: a judge is not asked about it."""
-    pairs = list(zip(prompts, generations, strict=True))
-    answers = [Answer(p, g.response, g.finish_reason) for p, g in pairs if g.scores is None]
-    said = iter(judge.judge_all(answers))
-    judgements = [CHOSEN if generation.scores is not None else next(said) for _, generation in pairs]
-    rows = (judgement_row(judge, p, g, j) for (p, g), j in zip(pairs, judgements, strict=True))
+    """What was chosen among options is no writing, what was withheld no answer: a judge is not asked about them."""
+    answers = [Answer(p, g.response, g.finish_reason) for p, g in zip(prompts, generations, strict=True)]
+    known = [CHOSEN if g.scores is not None else _withheld(a, g) for a, g in zip(answers, generations, strict=True)]
+    asked = [answer for answer, judgement in zip(answers, known, strict=True) if judgement is None]
+    said = iter(judge.judge_all(asked))
+    judgements = [judgement or next(said) for judgement in known]
+    rows = (judgement_row(judge, p, g, j) for p, g, j in zip(prompts, generations, judgements, strict=True))
     return tuple(_with_code(row, passed) for row in rows)
+
+
+def _withheld(answer: Answer, generation: Generation) -> Judgement | None:
+    found = answer.withheld
+    if found is None or generation.problem is None:
+        return found
+    return found.model_copy(update={"evidence": f"{found.evidence}: {generation.problem}"})
 
 
 def _with_code(row: JudgementRow, passed: Passed) -> JudgementRow:

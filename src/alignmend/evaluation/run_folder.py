@@ -146,7 +146,7 @@ def _fitting(path: Path, judge: str, generation: Generation, row: JudgementRow |
         raise MismatchError(
             f"{path}: the judgement of {_place(row)} is of another answer than {GENERATIONS} holds; {AGAIN}"
         )
-    return row.model_copy(update={"truncated": generation.finish_reason == "length"})
+    return row.model_copy(update={"truncated": generation.finish_reason == "length", "withheld": generation.withheld})
 
 
 def _place(row: Generation | JudgementRow) -> str:

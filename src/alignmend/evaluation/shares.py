@@ -109,12 +109,17 @@ def _is_truncated(row: JudgementRow) -> bool:
     return row.truncated
 
 
+def _is_withheld(row: JudgementRow) -> bool:
+    return row.withheld is not None
+
+
 def asked_for_labels(rows: Iterable[JudgementRow]) -> bool:
     """Whether the judge is one that labels harm, even if it never did: `judged_coverage` means nothing of others."""
     return any(_is_refusable(row) and (row.harmful is not None or not row.parsed) for row in rows)
 
 
 COVERAGE = "judged_coverage"
+WITHHELD = "withheld_rate"
 SHARES: dict[str, Share] = {
     share.name: share
     for share in (
@@ -134,6 +139,7 @@ SHARES: dict[str, Share] = {
         Share("unparsed_rate", True, _is_any, _is_unparsed),
         Share("empty_rate", True, _is_any, _is_empty),
         Share("truncated_rate", True, _is_any, _is_truncated),
+        Share(WITHHELD, True, _is_any, _is_withheld),
     )
 }
 """By name, in the order of results."""

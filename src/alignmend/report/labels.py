@@ -39,6 +39,7 @@ _METRICS = {
     "unparsed_rate": "judgement not readable",
     "empty_rate": "empty",
     "truncated_rate": "cut off at the token limit",
+    "withheld_rate": "withheld by the server",
     "kl_first": "KL, first token",
     "kl_mean": "KL, all tokens",
     "perplexity": "perplexity",

@@ -75,7 +75,7 @@ def made(measured: Measured) -> Made | None:
     weights, templates, sampling = (
         ", ".join(sorted({getattr(row, name) for row in rows})) for name in ("model_hash", "template", "sampling")
     )
-    return Made(weights, templates, sampling, len(rows), reasons["length"], reasons["filter"])
+    return Made(weights, templates, sampling, len(rows), reasons["length"], reasons["filter"] + reasons["rejected"])
 
 
 def tuning(runs: Runs) -> tuple[Mapping[str, Any], ...]:

@@ -18,6 +18,7 @@ COLUMNS = {
     "accuracy": "accuracy",
     "incoherent_rate": "incoherent",
     "unclear_rate": "unclear",
+    "withheld_rate": "withheld",
 }
 
 _PARTIAL = {"refusal_rate": "partial_refusal_rate"}

@@ -11,8 +11,8 @@ import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 
-from alignmend.errors import RefusedRequestError
-from alignmend.evaluation.endpoint import ChatAnswer, ChatClient, Endpoint, Message
+from alignmend.evaluation.endpoint import ChatClient, Endpoint, Message
+from alignmend.evaluation.endpoint_answer import ChatAnswer
 from alignmend.evaluation.judge_cache import Reply
 from alignmend.evaluation.judges.model_judge import Keep, ModelJudge, Opinion, needs_endpoint
 from alignmend.evaluation.judges.registry import Answer, JudgeOptions
@@ -21,9 +21,6 @@ from alignmend.evaluation.reasoning import split_reasoning
 
 REASKS = 2
 MAX_TOKENS = 1024
-_UNANSWERABLE = frozenset({400, 413, 422})
-"""Statuses that may be the fault of one question (too long, not allowed) and say nothing of the others."""
-_ENOUGH_REFUSALS = 3
 
 
 class ChatJudge(ModelJudge):
@@ -77,35 +74,18 @@ class _Round:
         self.judge, self.questions, self.keep = judge, questions, keep
         self.said: dict[int, list[ChatAnswer]] = {position: [] for position in range(len(questions))}
         self.open = dict.fromkeys(range(len(questions)))
-        self.refusals = 0
 
     def run(self, client: ChatClient) -> None:
         for number in range(1, REASKS + 2):
             self._ask_open(client, [one for one in self.open if len(self.said[one]) < number])
 
     def _ask_open(self, client: ChatClient, wanted: list[int]) -> None:
-        """One request for each of `wanted`; questions that the server refuses are closed and the others go on."""
-        while wanted:
-            asked = list(wanted)
-
-            def note(index: int, answer: ChatAnswer, asked: Sequence[int] = asked) -> None:
-                wanted.remove(asked[index])
-                self._note(asked[index], answer)
-
-            try:
-                client.complete([self._conversation(one) for one in asked], max_tokens=MAX_TOKENS, report=note)
-            except RefusedRequestError as error:
-                if error.position is None or not self._may_go_on(error):
-                    raise
-                position = asked[error.position]
-                wanted.remove(position)
-                self._close(position, problem=str(error))
-
-    def _may_go_on(self, error: RefusedRequestError) -> bool:
-        """Only while the fault can be the question's own: a server that refuses most of them is another matter."""
-        self.refusals += 1
-        answered = sum(map(bool, self.said.values()))
-        return error.status in _UNANSWERABLE and self.refusals < max(_ENOUGH_REFUSALS, answered)
+        """One request for each of `wanted`; questions that the server rejects are closed."""
+        client.complete(
+            [self._conversation(one) for one in wanted],
+            max_tokens=MAX_TOKENS,
+            report=lambda index, answer: self._note(wanted[index], answer),
+        )
 
     def _conversation(self, position: int) -> list[Message]:
         """The question; after replies that could not be read, those and the reminder."""
@@ -119,6 +99,9 @@ class _Round:
         return messages
 
     def _note(self, position: int, answer: ChatAnswer) -> None:
+        if answer.finish_reason == "rejected":
+            self._close(position, problem=answer.problem)
+            return
         said = self.said[position]
         said.append(answer)
         readable = self.judge.read(Reply(texts=(answer.text,))) is not None

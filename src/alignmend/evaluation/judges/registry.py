@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 
 from alignmend.errors import RecipeError
 from alignmend.evaluation.reasoning_marks import Tags
-from alignmend.evaluation.records import FinishReason, Judgement, Prompt
+from alignmend.evaluation.records import FinishReason, Judgement, Prompt, withheld_answer
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,15 @@ class Answer:
     prompt: Prompt
     response: str
     finish_reason: FinishReason | None = None
+
+    @property
+    def withheld(self) -> Judgement | None:
+        """What is said without a judge of an answer that a server withheld."""
+        why = withheld_answer(self.response, self.finish_reason)
+        if why is None:
+            return None
+        told = "withheld by the server's filter" if why == "filter" else "the server rejected the prompt"
+        return Judgement(verdict="unclear", evidence=told)
 
 
 Report = Callable[[int], None]
