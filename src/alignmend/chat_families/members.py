@@ -60,7 +60,8 @@ def train_member(
         resume=True,
         progress=lambda objective, done, total: progress(plan.name, done, total),
     )
-    assert trained is not None, "a family is built by one process"
+    if trained is None:
+        raise TypeError("a family is built by one process")
     results: Any = trained.manifest.parameters["results"]
     _adopt(trained.path, directory, plan)
     return {

@@ -124,7 +124,8 @@ def _prepared(place: Path) -> Iterator[None]:
 
 
 def _data(recipe: Recipe, folder: Path) -> dict[str, Input]:
-    assert recipe.data.harmful_pairs is not None
+    if recipe.data.harmful_pairs is None:
+        raise TypeError("recipe.data.harmful_pairs is None")
     path = beside(recipe.data.harmful_pairs, folder)
     content = sha256_of(path)
     file = InputFile(file=path.name, bytes=path.stat().st_size, header_sha256=content, sha256=content)

@@ -155,7 +155,8 @@ def _training_dtype(settings: TrainSettings) -> Any:
 
 def _adapted(network: Any, settings: TrainSettings) -> Any:
     rank, targets = settings.lora_rank, settings.lora_targets or ALL_LINEAR
-    assert rank is not None
+    if rank is None:
+        raise TypeError("rank is None")
     try:
         return with_lora(network, rank=rank, targets=targets, seed=settings.seed)
     except ValueError as error:
