@@ -14,6 +14,7 @@ from typing import Any
 
 from alignmend.errors import RecipeError
 from alignmend.evaluation.sampling import Sampling, own_sampling
+from alignmend.io.pretrained import one_line
 from alignmend.nearest import nearest
 
 AUTO = "auto"
@@ -203,7 +204,7 @@ def render_chat(
             )
         )
     except Exception as error:
-        said = f"{error} (a system prompt was given)" if with_system else str(error)
+        said = f"{one_line(error)} (a system prompt was given)" if with_system else one_line(error)
         raise RecipeError(f"the tokenizer's chat template refuses the {what}: {said}") from error
     for turn in conversation:
         if turn["role"] != "assistant" and not _holds(text, turn["content"]):
