@@ -25,6 +25,7 @@ _TORCH = {
 _SPACING = {"F64": 2.0**-52, "F32": 2.0**-23, "F16": 2.0**-10, "BF16": 2.0**-7}
 """Distance from 1 to the next number: what a change of dtype may move a value by, relatively."""
 VECTORS = 8
+_SMALL = 1e-100
 _EXPONENT = 500
 """Of two; squares of numbers below stay finite in float64."""
 
@@ -66,7 +67,7 @@ def compare(original: TensorEntry, edited: TensorEntry, layer: int | None) -> Te
     largest = _unscaled(float(difference.abs().max()) if difference.numel() else 0.0, scale)
     tolerance = 0.0 if same else max(_SPACING.get(original.dtype, 0.0), _SPACING.get(edited.dtype, 0.0)) * size
     changed = largest > tolerance
-    norm, whole = float(difference.norm()), float(_scaled(before, scale).norm())
+    norm, whole = _norm(difference), _norm(_scaled(before, scale))
     second, captured = _ranks(difference) if changed and difference.ndim == 2 else (None, None)
     return TensorChange(
         name=edited.name,
@@ -89,6 +90,12 @@ def _size(tensor: torch.Tensor) -> float:
 def _scaled(tensor: torch.Tensor, scale: float) -> torch.Tensor:
     """By a power of two, so that differences and squares of the largest numbers stay finite."""
     return tensor.double() if scale == 1.0 else tensor.double() / scale
+
+
+def _norm(tensor: torch.Tensor) -> float:
+    """Also where the squares of all numbers are zero."""
+    size = _size(tensor)
+    return float(tensor.norm()) if size == 0.0 or size > _SMALL else size * float((tensor / size).norm())
 
 
 def _unscaled(value: float, scale: float) -> float:
