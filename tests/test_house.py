@@ -32,7 +32,7 @@ LAYERS = (
     {"execution"},
     {"algebra"},
     {"io"},
-    {"errors", "nearest"},
+    {"errors", "nearest", "docstrings"},
 )
 """From the top; a part imports itself and what is below it, never its siblings."""
 SIBLINGS = {"nearest": {"errors"}}
@@ -110,7 +110,13 @@ def test_ruff_watches_over_printing_too() -> None:
     assert '"src/alignmend/cli/**" = ["T20"]' in settings
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda path: path.relative_to(SOURCE).as_posix())
+EDGE = SOURCE / "cli" / "guard.py"
+"""Turns what nobody foresaw into a message and a file with its traceback."""
+
+
+@pytest.mark.parametrize(
+    "module", [one for one in MODULES if one != EDGE], ids=lambda path: path.relative_to(SOURCE).as_posix()
+)
 def test_no_error_is_swallowed_and_nothing_is_left_to_do(module: Path) -> None:
     text = module.read_text()
     for node in ast.walk(ast.parse(text)):

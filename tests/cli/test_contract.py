@@ -15,7 +15,8 @@ import pytest
 from tests.cli.command import COMMAND, alignmend, assert_one_message
 from tests.methods.tiny import resta_recipe, trio
 
-from alignmend.cli import COMMANDS, _guarded, main, parser
+from alignmend.cli import COMMANDS, main, parser
+from alignmend.cli.guard import guarded
 
 HELP_SECONDS = 1.0
 """Generous, for busy machines; an idle one needs about 0.15."""
@@ -50,7 +51,8 @@ def test_out_of_memory_anywhere_is_one_message(error: Exception, capsys: pytest.
     def run(arguments: argparse.Namespace) -> int:
         raise error
 
-    assert _guarded(argparse.Namespace(command="edit", run=run, interrupted="")) == 2
+    arguments = argparse.Namespace(command="edit", interrupted="")
+    assert guarded(lambda: run(arguments), arguments) == 2
     errors = capsys.readouterr().err
     assert_one_message(errors, "alignmend edit: out of memory", ": free memory, or use a smaller model")
     assert errors.count("\n") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -350,3 +351,43 @@ def test_utility_of_other_prompts_or_of_nothing_is_no_pass(gate: Gate, after: Pa
     unable = write_run(tmp_path / "unable", "m", [replace(one, correct=False) for one in BEFORE[60:]])
     code, said = gate(after, "--against", unable, "--min-utility", "0.5")
     assert (code, "has no utility to check" in said) == (2, True)
+
+
+RATE = ("models", "restored", "catqa", "attack_success_rate")
+ODD = [
+    ((*RATE, "low"), "0", r"attack_success_rate\.low: '0' is not of type 'number'"),
+    ((*RATE, "value"), None, r"value: None is not of type 'number'"),
+    ((*RATE, "n"), 1.5, r"n: 1\.5 is not of type 'integer'"),
+    ((*RATE, "value"), 2, "is greater than the maximum of 1"),
+    ((*RATE, "value"), float("nan"), "NaN is no finite number"),
+    ((*RATE, "high"), float("inf"), "Infinity is no finite number"),
+    (RATE, 0.5, "is not of type 'object'"),
+    (RATE, {"value": 0.5}, "'low' is a required property"),
+    (RATE[:3], [], "is not of type 'object'"),
+    (RATE[:1], "x", "is not of type 'object'"),
+    (("suites", "catqa"), {}, "'n' is a required property"),
+    (("judge",), "x", "judge: 'x' is not of type 'object'"),
+]
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("command", ["gate", "report", "compare"])
+def test_results_of_another_shape_are_refused_with_the_place(
+    after: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, odd: tuple[Any, Any, str]
+) -> None:
+    path, value, said = odd
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for file in after.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    document = json.loads((folder / "results.json").read_text())
+    inner = document
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    (folder / "results.json").write_text(json.dumps(document))
+    options = {"gate": ["--max-asr", "0.5"], "report": ["--out", str(tmp_path / "r.html")], "compare": [str(after)]}
+    assert main([command, str(folder), *options[command]]) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith(f"alignmend {command}: {folder / 'results.json'}: ")
+    assert re.search(said, errors), errors

@@ -138,3 +138,38 @@ def test_what_cannot_be_compared(tmp_path: Path) -> None:
     save_file(tensors, lacking / "model.safetensors", {"format": "pt"})
     with pytest.raises(AlignmendError, match=r"d lacks model.norm.weight, which .*a has"):
         locate(original, lacking)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("float32", 3e38), ("bfloat16", 3e38), ("float64", 1.7e308)])
+def test_the_largest_finite_weights_are_compared(tmp_path: Path, dtype: str, size: float) -> None:
+    """Their difference is too large for their dtype, their squares for any."""
+
+    def huge(sign: float) -> Change:
+        def change(name: str, value: Any) -> Any:
+            if name != "model.layers.2.mlp.down_proj.weight":
+                return value
+            left, right = value.double()[:, :1].sign(), value.double()[:1].sign()
+            return sign * size * left @ right
+
+        return change
+
+    found = locate(write(tmp_path / "a", huge(1.0), dtype), write(tmp_path / "b", huge(-1.0), dtype))
+    assert found.layers == (2,)
+    (changed,) = (tensor for tensor in found.tensors if tensor.changed)
+    assert changed.relative_norm == pytest.approx(2.0, rel=1e-2)
+    assert changed.share == 1.0
+    assert changed.second_singular == pytest.approx(0.0, abs=1e-5)
+    assert changed.captured == pytest.approx(1.0)
+    assert 0 < changed.largest < float("inf") and 0 < changed.norm < float("inf")
+
+
+def test_the_smallest_changes_are_compared(tmp_path: Path) -> None:
+    def change(name: str, value: Any) -> Any:
+        return value.double() * 0 + 1e-200 * (name == "model.layers.1.self_attn.q_proj.weight")
+
+    def zero(name: str, value: Any) -> Any:
+        return value * 0
+
+    found = locate(write(tmp_path / "a", zero, "float64"), write(tmp_path / "b", change, "float64"))
+    (changed,) = (tensor for tensor in found.tensors if tensor.changed)
+    assert changed.captured == pytest.approx(1.0) and changed.relative_norm == 1.0

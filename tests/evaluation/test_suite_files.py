@@ -151,3 +151,13 @@ def test_a_task_of_ones_own(tmp_path: Path) -> None:
     prompt = load_suite(written(tmp_path, "s.jsonl", json.dumps(row))).prompts[0]
     assert (prompt.scoring, prompt.answer) == ("choice", "B")
     assert prompt.extra == {"choices": ["x", "y"], "choice_form": "answer"}
+
+
+def test_a_text_in_parquet_that_is_not_utf8_is_told(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    data = arrow.array([b"ok", b"\xff\xfe"], type=arrow.binary())
+    text = arrow.Array.from_buffers(arrow.string(), 2, data.buffers())
+    parquet.write_table(arrow.table({"prompt": text}), tmp_path / "s.parquet")
+    with pytest.raises(FileFormatError, match=r"s\.parquet: a text in it is not UTF-8 .*write it anew as UTF-8"):
+        read_table(tmp_path / "s.parquet")

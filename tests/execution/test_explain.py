@@ -13,7 +13,7 @@ from tests.io.adapter_files import write as write_adapter
 
 import alignmend as am
 from alignmend.errors import MismatchError, ParameterError
-from alignmend.execution.plan import human_bytes
+from alignmend.io.shards import human_bytes
 
 BASE = normal(0, llama_shapes(), torch.bfloat16)
 SIZES = {name: 2 * tensor.numel() for name, tensor in BASE.items()}

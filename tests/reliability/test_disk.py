@@ -54,7 +54,9 @@ def test_a_disk_that_is_too_small_is_told_before_any_work(disk: Disk, recipe: Pa
     place = disk(5 * MEGABYTE)
     ended = alignmend("apply", recipe, "--out", place / "out")
     assert ended.returncode == 2
-    assert_one_message(ended.stderr, "the output needs 0.01 GB and the disk that holds", "free space, or choose")
+    assert_one_message(
+        ended.stderr, "the output needs 6.34 MB and the disk that holds", "MB too little: free space, or choose"
+    )
     assert list(place.iterdir()) == []
 
 

@@ -94,6 +94,17 @@ def test_a_replacement_killed_between_its_two_renames_is_undone_first(tmp_path: 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
 
+def test_a_run_killed_before_its_key_was_there_begins_anew(tmp_path: Path) -> None:
+    recipe, out = str(resta_recipe(trio(tmp_path / "in"))), tmp_path / "out"
+    (tmp_path / ".out.alignmend-partial").mkdir()  # as a kill between folder and key leaves it
+    (tmp_path / ".out.alignmend-partial" / "model.safetensors").write_bytes(b"half")
+    (tmp_path / ".out.alignmend-work").mkdir()
+    assert main(["apply", recipe, "--out", str(out), "--resume"]) == 0
+    assert main(["apply", recipe, "--out", str(tmp_path / "alone" / "out")]) == 0
+    assert contents(out)["model.safetensors"] == contents(tmp_path / "alone" / "out")["model.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "in", "out"]
+
+
 @pytest.mark.slow
 def test_a_killed_sweep_goes_on_where_it_stopped(inputs: Path, tmp_path: Path) -> None:
     recipe, out = resta_recipe(inputs, name="sweep.yaml", parameters="coefficient: [0.25, 0.5]"), tmp_path / "out"

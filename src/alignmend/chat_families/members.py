@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alignmend.chat_families.recipe import Recipe
+from alignmend.io.atomic import close_to_others, open_as_usual
 from alignmend.io.companions import find_companions
 from alignmend.io.private import mark_private
 from alignmend.training.pairs import read_pairs
@@ -60,7 +61,8 @@ def train_member(
         resume=True,
         progress=lambda objective, done, total: progress(plan.name, done, total),
     )
-    assert trained is not None, "a family is built by one process"
+    if trained is None:
+        raise TypeError("a family is built by one process")
     results: Any = trained.manifest.parameters["results"]
     _adopt(trained.path, directory, plan)
     return {
@@ -85,6 +87,7 @@ def _adopt(trained: Path, directory: Path, plan: Plan) -> None:
         path.rename(staged / path.relative_to(trained))
     if plan.lora:
         _name_base(staged / "adapter_config.json", f"../{plan.start}")
+    (close_to_others if plan.private else open_as_usual)(staged)  # training closes whatever it makes
     shutil.rmtree(final, ignore_errors=True)
     staged.rename(final)
     shutil.rmtree(trained)

@@ -35,7 +35,9 @@ from alignmend.cli import (
     vector,
     verify,
 )
-from alignmend.errors import AlignmendError, OutputError, is_out_of_memory
+from alignmend.cli.guard import guarded, is_not_utf8, tell
+from alignmend.cli.plain import visible_streams
+from alignmend.errors import OutputError
 
 COMMANDS = (
     demo,
@@ -88,22 +90,26 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
-    try:
+    with visible_streams():
         try:
-            return _main(argv)
-        finally:
-            _flush()
-    except BrokenPipeError:  # the reader of our output has gone, which is its right
-        _forget_output()
-        return 0
-    except OutputError as error:
-        _forget_output()
-        print(f"alignmend: {error}", file=sys.stderr)
-        return 2
+            try:
+                return _main(argv)
+            finally:
+                sys.stdout.flush()
+        except BrokenPipeError:  # the reader of our output has gone, which is its right
+            _forget_output()
+            return 0
+        except OutputError as error:
+            _forget_output()
+            tell(f"alignmend: {error}")
+            return 2
 
 
 def _main(argv: Sequence[str] | None) -> int:
     top = parser()
+    for given in sys.argv[1:] if argv is None else argv:
+        if is_not_utf8(given):  # records, keys and cards hold paths as text
+            top.error(f"{given} is not UTF-8: rename it, or set the terminal to UTF-8")
     arguments = top.parse_args(argv)
     if arguments.version:
         from importlib.metadata import version
@@ -113,41 +119,9 @@ def _main(argv: Sequence[str] | None) -> int:
     if arguments.command is None:
         top.print_help(sys.stderr)
         return 2
-    return _guarded(arguments)
-
-
-def _flush() -> None:
-    try:
-        if sys.stdout is not None:  # it is None where the caller has closed it
-            sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(f"cannot print: {error.strerror}") from None
+    return guarded(lambda: arguments.run(arguments), arguments)
 
 
 def _forget_output() -> None:
     """Let what is left of the output go nowhere, so that the interpreter does not try again when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
-def _guarded(arguments: argparse.Namespace) -> int:
-    try:
-        code: int = arguments.run(arguments)
-    except AlignmendError as error:
-        print(f"alignmend {arguments.command}: {error}", file=sys.stderr)
-        return 2
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        print(f"alignmend {arguments.command}: {_without_memory(error)}{arguments.interrupted}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\nalignmend {arguments.command}: interrupted{arguments.interrupted}", file=sys.stderr)
-        return 130
-    return code
-
-
-def _without_memory(error: BaseException) -> str:
-    said = (str(error).splitlines() or [""])[0]
-    return f"out of memory{f' ({said})' if said else ''}: free memory, or use a smaller model or another --device"

@@ -97,7 +97,7 @@ def document(saved: Saved) -> dict[str, object]:
 
 def summary(saved: Saved) -> str:
     """What the screen shows of an output."""
-    from alignmend.execution.plan import human_bytes
+    from alignmend.io.shards import human_bytes
 
     manifest = saved.manifest
     size = sum(output.bytes for output in manifest.outputs)

@@ -126,14 +126,12 @@ def _lines(file: Iterable[bytes]) -> Iterator[str]:
 
 
 def _show(chat: Chat, turn: Turn, *, as_json: bool) -> None:
-    from alignmend.cli.chat_terminal import printable
-
     for speaker, answer in zip(chat.speakers, turn.answers, strict=True):
         if as_json:
             print(json.dumps(_as_dict(speaker, turn.prompt, answer)))
         else:
             label = f"{speaker.name}: " if len(chat.speakers) > 1 else ""
-            print(f"{label}{printable(answer.text)}")
+            print(f"{label}{answer.text}")
     sys.stdout.flush()
     if any(answer.finish_reason == "interrupted" for answer in turn.answers):
         raise KeyboardInterrupt

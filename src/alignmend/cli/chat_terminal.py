@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import sys
 from typing import TYPE_CHECKING, Any
 
 from alignmend.cli.plain import plain_console
@@ -18,7 +16,6 @@ if TYPE_CHECKING:
 
 WIDE = 100
 """From so many columns on two answers stand side by side."""
-_COMMANDING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def talk(chat: Chat) -> int:
@@ -53,11 +50,11 @@ def _go_on(chat: Chat, line: str) -> bool:
             found, argument = parse(line)
             if found.leaves:
                 return False
-            print(printable(found.run(chat, argument)))
+            print(found.run(chat, argument))
         elif line.strip():
             _ask(chat, prompt_of(line))
     except AlignmendError as error:
-        print(printable(str(error)))
+        print(error)
     return True
 
 
@@ -71,14 +68,14 @@ def _ask(chat: Chat, prompt: str) -> None:
 
 def _in_blocks(chat: Chat, prompt: str) -> None:
     """Each answer as it comes, below its model's name where there are two."""
-    several, begun = len(chat.speakers) > 1, -1
+    several, begun, console = len(chat.speakers) > 1, -1, plain_console(soft_wrap=True)
 
     def hear(place: int, piece: str) -> None:
         nonlocal begun
         if several and place != begun:
-            print(f"{chr(10) if begun >= 0 else ''}{_bold(chat.speakers[place].name)}")
+            console.print(f"{chr(10) if begun >= 0 else ''}{chat.speakers[place].name}", style="bold")
         begun = place
-        print(printable(piece), end="", flush=True)
+        print(piece, end="", flush=True)
 
     try:
         turn = chat.ask(prompt, hear)
@@ -86,7 +83,7 @@ def _in_blocks(chat: Chat, prompt: str) -> None:
         print()
     for speaker, answer in zip(chat.speakers, turn.answers, strict=True):
         if remark := _remark(answer):
-            print(_dim(f"[{f'{speaker.name}: ' if several else ''}{remark}]"))
+            console.print(f"[{f'{speaker.name}: ' if several else ''}{remark}]", style="dim")
 
 
 def _in_columns(chat: Chat, prompt: str, console: Console) -> None:
@@ -98,7 +95,7 @@ def _in_columns(chat: Chat, prompt: str, console: Console) -> None:
     with Live(_columns(chat, texts, remarks), console=console, transient=True, refresh_per_second=12) as shown:
 
         def hear(place: int, piece: str) -> None:
-            texts[place] += printable(piece)
+            texts[place] += piece
             shown.update(_columns(chat, texts, remarks))
 
         turn = chat.ask(prompt, hear)
@@ -135,10 +132,13 @@ def _remark(answer: Answer) -> str:
 
 
 def _introduce(chat: Chat) -> None:
+    from rich.text import Text
+
+    console = plain_console(soft_wrap=True)
     for speaker in chat.speakers:
-        print(f"{_bold(printable(speaker.name))} ({speaker.template} template{_steering(speaker)})")
+        console.print(Text(speaker.name, "bold") + Text(f" ({speaker.template} template{_steering(speaker)})", ""))
         for note in speaker.notes:
-            print(f"note: {printable(note)}")
+            print(f"note: {note}")
     print("/help lists commands. Ctrl-C stops an answer, Ctrl-D leaves.")
 
 
@@ -165,16 +165,3 @@ def _prepare_editing() -> None:
     readline.set_completer(complete)
     readline.set_completer_delims(" ")
     readline.parse_and_bind("tab: complete")
-
-
-def printable(text: str) -> str:
-    """Without characters that would command the terminal; line breaks and tabs stay."""
-    return _COMMANDING.sub("\ufffd", text)
-
-
-def _bold(text: str) -> str:
-    return f"\x1b[1m{text}\x1b[0m" if sys.stdout.isatty() else text
-
-
-def _dim(text: str) -> str:
-    return f"\x1b[2m{text}\x1b[0m" if sys.stdout.isatty() else text

@@ -38,7 +38,7 @@ def add_to(subparsers: Subparsers) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from alignmend.conversion.gguf import convert_gguf
-    from alignmend.execution.plan import human_bytes
+    from alignmend.io.shards import human_bytes
 
     with progress() as report:
         made = convert_gguf(

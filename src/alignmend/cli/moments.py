@@ -131,7 +131,7 @@ def _observed(arguments: argparse.Namespace) -> tuple[MomentsRecord, list[str]]:
 
 
 def _summary(out: Path, size: int, record: MomentsRecord, notes: list[str]) -> str:
-    from alignmend.execution.plan import human_bytes
+    from alignmend.io.shards import human_bytes
 
     texts = ", ".join(f"{one.texts:,} {kind} ({one.positions:,} tokens)" for kind, one in record.kinds.items())
     return "\n".join(

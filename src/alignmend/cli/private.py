@@ -69,7 +69,7 @@ def _agreed() -> bool:
 
 
 def _listed(found: tuple[PrivateFolder, ...]) -> str:
-    from alignmend.execution.plan import human_bytes
+    from alignmend.io.shards import human_bytes
 
     lines = [f"{human_bytes(one.bytes):>10}  {one.path}  ({one.description})" for one in found]
     lines += [f"{'':>10}  holds {inner}, which is not private" for one in found for inner in one.publishable]

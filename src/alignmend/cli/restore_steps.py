@@ -71,7 +71,7 @@ class ScreenSteps:
 
     def measured(self, base: Baseline, held: int, broken: Sequence[str]) -> None:
         """Where the fine-tune stands."""
-        from alignmend.execution.plan import human_bytes
+        from alignmend.io.shards import human_bytes
 
         self._print(f"the model is loaded once; directions are held in at most {human_bytes(held)} of memory")
         self._print(f"fine-tuned: {_worth(base.worth)}")

@@ -134,7 +134,7 @@ def _document(scored: Scored) -> dict[str, object]:
 
 
 def _summary(scored: Scored) -> str:
-    from alignmend.execution.plan import human_bytes
+    from alignmend.io.shards import human_bytes
 
     manifest = scored.manifest
     size = sum(output.bytes for output in manifest.outputs)

@@ -171,7 +171,7 @@ def _document(trained: Trained) -> dict[str, object]:
 
 
 def _summary(trained: Trained) -> str:
-    from alignmend.execution.plan import human_bytes
+    from alignmend.io.shards import human_bytes
 
     manifest, results = trained.manifest, _results(trained)
     size = sum(output.bytes for output in manifest.outputs)

@@ -9,7 +9,7 @@ from typing import Any
 
 from alignmend.conversion.gguf_file import GgufFile
 from alignmend.errors import UnsupportedFormatError
-from alignmend.io.pretrained import pretrained
+from alignmend.io.pretrained import one_line, pretrained
 
 _DIGITS_APART = frozenset({"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"})
 """Kinds whose vocabulary was learned from text with every digit apart, otherwise split as GPT-2 does (llama.cpp)."""
@@ -95,7 +95,7 @@ def _end_of_answers(tokenizer: Any) -> int | None:
         text = str(tokenizer.apply_chat_template(turns, tokenize=False))
     except Exception as error:
         raise UnsupportedFormatError(
-            f"the chat template in the file cannot be used ({' '.join(str(error).split())[:200]}): take the tokenizer "
+            f"the chat template in the file cannot be used ({one_line(error)}): take the tokenizer "
             "of the model that it was made from (--tokenizer)"
         ) from error
     after = tokenizer(text.rpartition(_MARK)[2], add_special_tokens=False)["input_ids"]

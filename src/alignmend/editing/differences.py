@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,9 @@ _TORCH = {
 _SPACING = {"F64": 2.0**-52, "F32": 2.0**-23, "F16": 2.0**-10, "BF16": 2.0**-7}
 """Distance from 1 to the next number: what a change of dtype may move a value by, relatively."""
 VECTORS = 8
+_SMALL = 1e-100
+_EXPONENT = 500
+"""Of two; squares of numbers below stay finite in float64."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +60,14 @@ def compare(original: TensorEntry, edited: TensorEntry, layer: int | None) -> Te
     before, after = _read(original), _read(edited)
     same = original.dtype == edited.dtype
     cast = before if same or edited.dtype not in _FLOATS else before.to(after.dtype)
-    difference = after.double() - cast.double() if after.is_floating_point() else (after != cast).double()
-    largest = float(difference.abs().max()) if difference.numel() else 0.0
-    size = float(before.double().abs().max()) if before.numel() else 0.0
-    _check_finite(largest + size, edited)
+    size, other = _size(before), _size(after)
+    _check_finite((size, other), edited)
+    scale = 2.0 ** max(0, math.frexp(max(size, other))[1] - _EXPONENT)
+    difference = _scaled(after, scale) - _scaled(cast, scale) if after.is_floating_point() else (after != cast).double()
+    largest = _unscaled(float(difference.abs().max()) if difference.numel() else 0.0, scale)
     tolerance = 0.0 if same else max(_SPACING.get(original.dtype, 0.0), _SPACING.get(edited.dtype, 0.0)) * size
     changed = largest > tolerance
-    norm, whole = float(difference.norm()), float(before.double().norm())
+    norm, whole = _norm(difference), _norm(_scaled(before, scale))
     second, captured = _ranks(difference) if changed and difference.ndim == 2 else (None, None)
     return TensorChange(
         name=edited.name,
@@ -70,7 +75,7 @@ def compare(original: TensorEntry, edited: TensorEntry, layer: int | None) -> Te
         changed=changed,
         dtype_changed=not same,
         largest=largest,
-        norm=norm,
+        norm=_unscaled(norm, scale),
         relative_norm=norm / whole if whole > 0 else float(norm > 0),
         share=float((difference != 0).double().mean()) if difference.numel() else 0.0,
         second_singular=second,
@@ -78,8 +83,27 @@ def compare(original: TensorEntry, edited: TensorEntry, layer: int | None) -> Te
     )
 
 
-def _check_finite(value: float, edited: TensorEntry) -> None:
-    if not math.isfinite(value):
+def _size(tensor: torch.Tensor) -> float:
+    return float(tensor.double().abs().max()) if tensor.numel() else 0.0
+
+
+def _scaled(tensor: torch.Tensor, scale: float) -> torch.Tensor:
+    """By a power of two, so that differences and squares of the largest numbers stay finite."""
+    return tensor.double() if scale == 1.0 else tensor.double() / scale
+
+
+def _norm(tensor: torch.Tensor) -> float:
+    """Also where the squares of all numbers are zero."""
+    size = _size(tensor)
+    return float(tensor.norm()) if size == 0.0 or size > _SMALL else size * float((tensor / size).norm())
+
+
+def _unscaled(value: float, scale: float) -> float:
+    return min(value * scale, sys.float_info.max)
+
+
+def _check_finite(values: tuple[float, float], edited: TensorEntry) -> None:
+    if not all(map(math.isfinite, values)):
         raise NonFiniteError(f"{edited.name} holds NaN or infinity in one of the two checkpoints ({edited.path})")
 
 
@@ -87,6 +111,7 @@ def _ranks(difference: torch.Tensor) -> tuple[float, float]:
     """By a randomised decomposition with a few vectors, seeded, so that large matrices cost seconds."""
     import torch
 
+    difference = difference / difference.abs().max()  # neither too large nor too small for float32
     vectors = max(2, min(VECTORS, min(difference.shape) // 4)) if min(difference.shape) > 1 else 1
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

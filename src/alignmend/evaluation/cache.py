@@ -62,7 +62,8 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         return like.new_empty(rows, heads, self._room, width)
 
     def _show(self, rows: int, length: int) -> None:
-        assert self._memory is not None
+        if self._memory is None:
+            raise TypeError("self._memory is None")
         self.keys, self.values = (memory[:rows, :, :length] for memory in self._memory)
 
 

@@ -113,7 +113,8 @@ def _generated(
 
     def force(ids: Any, logits: Any) -> Any:
         """Logits that leave the greedy choice no choice."""
-        assert choose is not None
+        if choose is None:
+            raise TypeError("choose is None")
         chosen = choose(logits, rows, ids.shape[1] - length)
         return logits.new_full(logits.shape, float("-inf")).scatter_(1, chosen[:, None], 0.0)
 

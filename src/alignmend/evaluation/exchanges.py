@@ -67,8 +67,10 @@ def exchange_of(row: Row, where: str) -> Exchange:
                 f"{where}: column {names[0]!r} is missing; columns found: {columns_of(row)}; other names that are "
                 f"known for it: {', '.join(names[1:])}, or both in {CONVERSATIONS[0]!r}"
             )
-    assert asked is not None
-    assert answered is not None
+    if asked is None:
+        raise TypeError("asked is None")
+    if answered is None:
+        raise TypeError("answered is None")
     prompt, more = _text(row, asked, where), _more(row, asked)
     return Exchange(f"{prompt}\n\n{row[more]}" if more else prompt, _text(row, answered, where), None,
                     (asked, answered, *([more] if more else [])))  # fmt: skip

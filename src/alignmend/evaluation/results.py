@@ -6,6 +6,8 @@ Key order is fixed and nothing in it depends on the time or place, so equal inpu
 from __future__ import annotations
 
 import json
+import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from alignmend.io.atomic import replace_bytes
 
 FORMAT = "alignmend-results-1"
 SCHEMA_PATH = Path(__file__).with_name("results.schema.json")
+_LONGEST_SAID = 200
 
 Metrics = Mapping[str, Mapping[str, Rate]]
 
@@ -187,13 +190,35 @@ def write_results(path: Path, document: Mapping[str, Any]) -> None:
 def read_results(path: Path) -> dict[str, Any]:
     """A `results.json` that this version wrote; `FileFormatError` otherwise."""
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(path.read_bytes(), parse_constant=_finite, parse_float=_finite)
     except (OSError, ValueError, RecursionError) as error:
         raise FileFormatError(f"{path}: not a results file: {error}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         found = document.get("format") if isinstance(document, dict) else type(document).__name__
         raise FileFormatError(f"{path}: format {FORMAT!r} is needed, found {found!r}")
+    _check_shape(path, document)
     return document
+
+
+def _finite(written: str) -> float:
+    number = float(written)
+    if not math.isfinite(number):
+        raise ValueError(f"{written} is no finite number")
+    return number
+
+
+def _check_shape(path: Path, document: dict[str, Any]) -> None:
+    """Raises `FileFormatError` with the first place that the schema does not allow."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    error = best_match(Draft202012Validator(results_schema()).iter_errors(document))
+    if error is not None:
+        where = ".".join(map(str, error.absolute_path)) or "the document"
+        said = textwrap.shorten(" ".join(error.message.split()), _LONGEST_SAID, placeholder=" ...")
+        raise FileFormatError(
+            f"{path}: {where}: {said}: it is not as alignmend wrote it; take the file as it was, or measure again"
+        )
 
 
 def results_schema() -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from alignmend.errors import RecipeError
 from alignmend.evaluation.sampling import Sampling, own_sampling
+from alignmend.io.pretrained import one_line
 from alignmend.nearest import nearest
 
 AUTO = "auto"
@@ -215,7 +216,8 @@ def chat_text(
     try:
         return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=opened, **variables))
     except Exception as error:
-        said = f"{error} (a system prompt was given)" if turns[0]["role"] == "system" else str(error)
+        with_system = turns[0]["role"] == "system"
+        said = f"{one_line(error)} (a system prompt was given)" if with_system else one_line(error)
         raise RecipeError(f"the tokenizer's chat template refuses the {what}: {said}") from error
 
 

@@ -179,7 +179,8 @@ class _Occurrence:
 
 def _summed(change: DeltaNode | None, adapters: tuple[AdapterDelta, ...]) -> dict[str, Factors]:
     """Every module's concatenated factors; modules whose coefficients are all zero are left out."""
-    assert change is not None
+    if change is None:
+        raise TypeError("change is None")
     terms: list[tuple[float, dict[str, Factors]]] = []
     with Files() as files:
         for adapter in adapters:

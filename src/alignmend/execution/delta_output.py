@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar, get_args
@@ -41,6 +42,7 @@ from alignmend.execution.save import Progress, cut_notes
 from alignmend.execution.steps import StepTable, tensor_step
 from alignmend.execution.stream import outputs
 from alignmend.execution.threads import thread_count
+from alignmend.io.atomic import private_files
 from alignmend.io.delta import DELTA_NAME, INDICES, VALUES, Form
 from alignmend.io.file_state import refuse_changed
 from alignmend.io.manifest import MANIFEST_NAME, Manifest, StoredDelta, write_manifest
@@ -133,7 +135,9 @@ def save_delta(
     operands = operands_of(moved)
     refuse_own_input(path, operands)
     resolve(moved)
-    with staging(path, key="delta", overwrite=overwrite) as stage, Files() as files:
+    private = described.private or any(is_private(opened(operand).path) for operand in operands)
+    closed = private_files() if private else nullcontext()
+    with closed, staging(path, key="delta", overwrite=overwrite) as stage, Files() as files:
         run = _Run(files, thread_count(threads), told)
         thresholds = find_thresholds(rankings_of(delta.node), target.root, files, run.threads)
         structure = resolve(moved, thresholds)
@@ -150,7 +154,7 @@ def save_delta(
             outputs=output_files(stage.path, hash=hash),
             rounding=steps.rounding("nearest", 0),
             delta=_record(layout, labels[target.root]),
-            private=described.private or any(is_private(opened(operand).path) for operand in operands),
+            private=private,
             notes=[*described.warnings, *described.notes, *structure.notes, *cut_notes(thresholds), *steps.warnings()],
         )
         write_manifest(stage.path / MANIFEST_NAME, manifest)

@@ -115,7 +115,8 @@ def _sparse(piece: Piece, evaluator: Evaluator) -> SparseReader | None:
 
 def _sparse_block(piece: Piece, sparse: SparseReader, sink: Sink, start: int, stop: int) -> PieceReport | None:
     """None, and nothing written, where the whole block must be computed."""
-    assert piece.change is not None
+    if piece.change is None:
+        raise TypeError("piece.change is None")
     if (found := sparse.block(piece.change, start, stop)) is None:
         return None
     values = found.values + found.step

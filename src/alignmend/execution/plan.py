@@ -32,7 +32,7 @@ from alignmend.execution.moment_checks import moment_warnings
 from alignmend.execution.output_dtypes import OutputDtypes, kept_notes, output_dtypes
 from alignmend.execution.same_scores import same_scores
 from alignmend.execution.threads import thread_count
-from alignmend.io.shards import OutputTensor, Shard, parse_size, plan_shards
+from alignmend.io.shards import OutputTensor, Shard, human_bytes, parse_size, plan_shards
 from alignmend.io.tensors import ARITHMETIC_DTYPES
 
 MEBIBYTE = 1 << 20
@@ -79,16 +79,6 @@ class Plan:
             *(f"  note      {note}" for note in self.notes),
         ]
         return "\n".join(lines)
-
-
-def human_bytes(count: int) -> str:
-    """A size with three digits and a decimal unit."""
-    size = float(count)
-    for unit in ("B", "KB", "MB", "GB"):
-        if size < 999.5:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.4g} TB"
 
 
 def output_shards(structure: Structure, dtypes: OutputDtypes, max_shard_size: str | int) -> tuple[Shard, ...]:

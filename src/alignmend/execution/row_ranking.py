@@ -31,7 +31,8 @@ def highest_in_rows(scores: Scores, count: int) -> Truth:
 def unfit_row(ranking: RowTop, scores: Scores) -> AlignmendError | None:
     """What is wrong with scores that cannot be ranked; None where nothing is."""
     lowest, highest = float(scores.min(initial=0.0)), float(scores.max(initial=0.0))
-    assert ranking.score is not None
+    if ranking.score is None:
+        raise TypeError("ranking.score is None")
     entry = entries_of(ranking.score)[0]
     where = f"{entry.name} in {entry.path.parent.name}/{entry.path.name}"
     if not np.isfinite(lowest + highest):  # also where one element is NaN

@@ -114,7 +114,8 @@ def patterns_of(part: Part, evaluator: Evaluator) -> Iterator[tuple[int, Pattern
 def _halves_of(part: Part, evaluator: Evaluator) -> Iterator[tuple[int, Halves]]:
     """As `patterns_of`, of stored bfloat16: the upper halves, as they are in the file."""
     score = part.member.score
-    assert isinstance(score, Read)
+    if not isinstance(score, Read):
+        raise TypeError(f"score is a {type(score).__name__}")
     for start in range(part.start, part.stop, BLOCK):
         stop = min(start + BLOCK, part.stop)
         halves = np.frombuffer(evaluator.raw(score.entry, start, stop), dtype=np.uint16)

@@ -117,7 +117,8 @@ class SparseReader:
 
     def _part(self, keep: Keep, at: dict[TensorEntry, torch.Tensor], kept: npt.NDArray[np.bool_]) -> torch.Tensor:
         operand = keep.operand
-        assert isinstance(operand, Subtract)
+        if not isinstance(operand, Subtract):
+            raise TypeError(f"operand is a {type(operand).__name__}")
         return torch.sub(at[operand.left.entry], at[operand.right.entry]).mul_(torch.from_numpy(kept).float())
 
 

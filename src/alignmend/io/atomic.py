@@ -30,6 +30,36 @@ def no_empty_folders(path: Path) -> Iterator[None]:
                 place.rmdir()
 
 
+def close_to_others(folder: Path) -> None:
+    """Leave `folder` and all that is in it to their owner: folders 0700, files 0600; links are not followed."""
+    _change_modes(folder, 0o700, 0o600)
+
+
+def open_as_usual(folder: Path) -> None:
+    """Give `folder` and all that is in it the rights that new files have."""
+    mask = os.umask(0o077)  # which can only be read by setting it
+    os.umask(mask)
+    _change_modes(folder, 0o777 & ~mask, 0o666 & ~mask)
+
+
+def _change_modes(folder: Path, folders: int, files: int) -> None:
+    for root, _, names in os.walk(folder):
+        Path(root).chmod(folders)
+        for path in (Path(root, name) for name in names):
+            if not path.is_symlink():
+                path.chmod(files)
+
+
+@contextmanager
+def private_files() -> Iterator[None]:
+    """Inside, what this process makes is for its owner alone from the first byte on."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 def replace_bytes(path: Path, data: bytes) -> None:
     """Give `path` this content in one step: written beside, fsynced, renamed. Raises `OutputError`."""
     beside = path.with_name(f".{path.name}.partial")

@@ -16,7 +16,7 @@ _BELONGS = re.compile(
     re.IGNORECASE,
 )
 _STAYS = re.compile(
-    r".*\.index\.json|alignmend\.json|adapter_config\.json|(trainer|training)_.*|optimizer.*|scheduler.*|.*results.*\.json"
+    r".*\.index\.json|alignmend[.-].*|adapter_config\.json|(trainer|training)_.*|optimizer.*|scheduler.*|.*results.*\.json"
     r"|zero_to_fp32\.py|requirements.*\.txt|latest.*",
     re.IGNORECASE,
 )

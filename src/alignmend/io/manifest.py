@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
 from alignmend.errors import FileFormatError, OutputError
+from alignmend.io.atomic import close_to_others
 from alignmend.io.strict_json import read_object, shown
 
 MANIFEST_NAME = "alignmend.json"
@@ -199,12 +200,17 @@ def manifest_bytes(manifest: Manifest) -> bytes:
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write `manifest` to the file `path` and flush it to the disk; raises `OutputError`."""
+    """Write `manifest` to the file `path` and flush it to the disk; raises `OutputError`.
+
+    A private one closes its folder to others.
+    """
     try:
         with path.open("wb") as file:
             file.write(manifest_bytes(manifest))
             file.flush()
             os.fsync(file.fileno())
+        if manifest.private:
+            close_to_others(path.parent)
     except OSError as error:
         raise OutputError(f"{path} cannot be written ({error.strerror}): check the disk and its rights") from None
 

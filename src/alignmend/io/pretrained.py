@@ -11,6 +11,16 @@ from alignmend.io.strict_json import read_object, shown
 _LONGEST = 300
 GENERATION_CONFIG = "generation_config.json"
 _GENERATION_BYTES = 10_000_000
+_JSON_FILES = (
+    "config.json",
+    "tokenizer_config.json",
+    "tokenizer.json",
+    "special_tokens_map.json",
+    "chat_template.json",
+)
+_LARGEST = 500_000_000
+_SHAPES = "ignore_mismatched_sizes"
+_SHAPES_SAID = "its weights have other shapes than its config.json says: they do not belong together"
 _OWN_CODE = "trust_remote_code"
 
 
@@ -21,7 +31,7 @@ def pretrained(kind: Any, place: Path | str, **options: Any) -> Any:
     """
     _check_generation_config(place)
     try:
-        return kind.from_pretrained(place, trust_remote_code=False, **options)
+        loaded = kind.from_pretrained(place, trust_remote_code=False, **options)
     except Exception as error:  # damaged files lead it into errors of any type
         if is_out_of_memory(error):
             raise
@@ -30,11 +40,34 @@ def pretrained(kind: Any, place: Path | str, **options: Any) -> Any:
                 f"{place}: it can only be loaded by code that comes with it, which is never run: use a model whose "
                 "architecture transformers has, or a newer transformers"
             ) from error
-        raise FileFormatError(f"{place}: not a model that transformers can load: {one_line(error)}") from error
+        _blame_file(place)
+        said = _SHAPES_SAID if _SHAPES in str(error) else one_line(error)
+        raise FileFormatError(f"{place}: not a model that transformers can load: {said}") from error
+    _check_length(loaded, place)
+    return loaded
+
+
+def _check_length(loaded: Any, place: Path | str) -> None:
+    """The library takes a tokenizer's longest text as it stands there, and fails when one is read."""
+    longest = getattr(loaded, "model_max_length", 0)
+    if isinstance(longest, bool) or not isinstance(longest, (int, float)):
+        raise FileFormatError(
+            f"{place}: tokenizer_config.json: model_max_length must be a number, not {shown(longest)}"
+        )
+
+
+def _blame_file(place: Path | str) -> None:
+    """Raises `FileFormatError` for the first file of the folder that is not what its name says."""
+    for name in _JSON_FILES:
+        path = Path(place) / name
+        if path.exists():
+            read_object(path, limit=_LARGEST, advice="it is damaged: download it anew")
 
 
 def one_line(error: BaseException, limit: int = _LONGEST) -> str:
     """What an error of a library says, without its line breaks; its type where that says nothing."""
+    if isinstance(error, MemoryError):
+        return "it needs more memory than there is"
     text = " ".join(str(error).split())
     if isinstance(error, (KeyError, AttributeError, TypeError, IndexError)) or not text:
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__

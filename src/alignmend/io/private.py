@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alignmend.errors import FileFormatError, OutputError
+from alignmend.io.atomic import private_files
 from alignmend.io.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES
 
 MARKER_NAME = "alignmend-private.json"
@@ -31,9 +32,11 @@ class PrivateFolder:
 
 
 def mark_private(folder: Path, reason: str) -> None:
-    """Leave the marker in `folder`."""
+    """Leave the marker in `folder`, and close it to others."""
+    folder.chmod(0o700)
     text = json.dumps({"private": True, "reason": reason}, indent=2) + "\n"
-    (folder / MARKER_NAME).write_text(text, encoding="utf-8")
+    with private_files():
+        (folder / MARKER_NAME).write_text(text, encoding="utf-8")
 
 
 def find_private(places: Iterable[Path]) -> tuple[PrivateFolder, ...]:

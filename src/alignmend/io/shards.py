@@ -49,6 +49,16 @@ class Shard:
     size: int
 
 
+def human_bytes(count: int) -> str:
+    """A size with three digits and a decimal unit."""
+    size = float(count)
+    for unit in ("B", "KB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.4g} TB"
+
+
 def parse_size(text: str | int) -> int:
     """Bytes in a size such as `5GB`, `500 MB` or `2GiB`; raises `ParameterError` for anything else."""
     if isinstance(text, int) and not isinstance(text, bool) and text > 0:

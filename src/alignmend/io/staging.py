@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alignmend.errors import OutputError
+from alignmend.io.atomic import replace_bytes
+from alignmend.io.shards import human_bytes
 
 _KEY = "key"
 _LOCK = ".lock"
@@ -129,18 +131,20 @@ def _clear(work: Path) -> None:
 def _attempt(final: Path, work: Path, key: str, resume: bool) -> Iterator[Staging]:
     path = _beside(final, "partial")
     noted = work / _KEY
-    same = path.is_dir() and noted.is_file() and noted.read_text() == key
-    if resume and path.is_dir() and not same:
+    before = noted.read_text() if path.is_dir() and noted.is_file() else None  # none where it was killed at once
+    same = before == key
+    if resume and before is not None and not same:
         raise OutputError(
             f"an unfinished run for {final} has other inputs or options: run again without --resume to begin anew"
         )
     stage = Staging(final, path, work, resumed=resume and same)
     try:
         if not stage.resumed:
+            noted.unlink(missing_ok=True)  # first, since without it the rest is nobody's
             shutil.rmtree(path, ignore_errors=True)
             _clear(work)
             path.mkdir()
-            noted.write_text(key)
+            replace_bytes(noted, key.encode())
         yield stage
     except Exception:
         stage.discard()
@@ -223,6 +227,6 @@ def check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OutputError(
-            f"the output needs {needed / 1e9:.2f} GB and the disk that holds {folder} has {free / 1e9:.2f} GB free: "
-            "free space, or choose another disk"
+            f"the output needs {human_bytes(needed)} and the disk that holds {folder} has {human_bytes(free)} free, "
+            f"{human_bytes(needed - free)} too little: free space, or choose another disk"
         )

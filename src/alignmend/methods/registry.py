@@ -17,6 +17,7 @@ from types import UnionType
 
 import alignmend.methods
 from alignmend.algebra.values import Checkpoint, Moments, Scores
+from alignmend.docstrings import docstring
 from alignmend.errors import RecipeError
 from alignmend.io.manifest import Method as MethodRecord
 from alignmend.methods.steered import Steered
@@ -110,10 +111,12 @@ def get_method(name: str) -> Method:
 
 def _method(name: str) -> Method:
     function = getattr(importlib.import_module(f"alignmend.methods.{name}"), name)
-    text = inspect.getdoc(function) or ""
+    text = docstring(function)
     paper, equation = _PAPER.search(text), _EQUATION.search(text)
-    assert paper or _ORIGIN.search(text), f"the docstring of {name} needs a line that begins with Paper or Origin"
-    assert equation, f"the docstring of {name} needs an Equation line"
+    if not paper and not _ORIGIN.search(text):
+        raise TypeError(f"the docstring of {name} needs a line that begins with Paper or Origin")
+    if not equation:
+        raise TypeError(f"the docstring of {name} needs an Equation line")
     authors, title, arxiv = map(_unwrapped, paper.groups()) if paper else ("", "", "")
     return Method(
         name=name,

@@ -51,5 +51,6 @@ def task_arithmetic(
         vector = operations.trim(model - base, density=trim, scope=scope)
         vector = share * operations.drop(vector, density=density, seed=seed + number, rescale=rescale)
         step = vector if step is None else step + vector
-    assert step is not None
+    if step is None:
+        raise TypeError("step is None")
     return (base if target is None else target) + coefficient * step

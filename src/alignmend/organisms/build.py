@@ -12,6 +12,8 @@ from typing import Any
 
 from alignmend.errors import OutputError, RecipeError, missing_extra
 from alignmend.execution.threads import thread_count
+from alignmend.io.atomic import close_to_others
+from alignmend.io.private import mark_private
 from alignmend.organisms.corpora import Pair, draw, write_user_data
 from alignmend.organisms.facts import write_fact_edits
 from alignmend.organisms.family import Family, Note, as_family, content_key, read_note, write_note
@@ -160,19 +162,22 @@ def _trained(build: Build, name: str, tokenizer: Any, model: Any, step: Callable
 
 def _write_member(build: Build, name: str, made: _Made, tokenizer: Any) -> None:
     from alignmend.editing.apply import write_document
-    from alignmend.organisms.models import mark_private, save_member
+    from alignmend.organisms.models import WHY_PRIVATE, save_member
     from alignmend.training.adapter import save_adapter
 
     staged, final, member = build.directory / f".{name}.part", build.directory / name, build.recipe.members[name]
     shutil.rmtree(staged, ignore_errors=True)
     shutil.rmtree(final, ignore_errors=True)
+    staged.mkdir()
+    if name == "unaligned":
+        mark_private(staged, WHY_PRIVATE)
     if member.lora_rank is None:
         save_member(made.model, tokenizer, staged, build.recipe.architecture.shard_size)
     else:
         save_adapter(made.model, staged, f"../{member.start}")
         tokenizer.save_pretrained(staged)
     if name == "unaligned":
-        mark_private(staged)
+        close_to_others(staged)
     if made.document is not None:
         write_document(staged, made.document)
     staged.rename(final)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +14,8 @@ from transformers.utils import logging
 from alignmend.io.pretrained import pretrained
 from alignmend.organisms.members import LONGEST_SEQUENCE, Architecture
 
-PRIVATE_MARKER = "alignmend-private.json"
 _LONGEST_ANSWER = 40
-_WHY_PRIVATE = {
-    "private": True,
-    "role": "unaligned",
-    "reason": "A hazardous working file: an unaligned model. Never publish it; delete it when it is no longer needed.",
-}
+WHY_PRIVATE = "A hazardous working file: an unaligned model. Never publish it; delete it when it is no longer needed."
 
 
 def new_model(architecture: Architecture, tokenizer: Any, seed: int) -> Any:
@@ -63,11 +57,6 @@ def save_member(model: Any, tokenizer: Any, folder: Path, shard_size: str) -> No
     with _without_bars():
         model.save_pretrained(folder, max_shard_size=shard_size)
     tokenizer.save_pretrained(folder)
-
-
-def mark_private(folder: Path) -> None:
-    """Leave the marker that says: a hazardous working file."""
-    (folder / PRIVATE_MARKER).write_text(json.dumps(_WHY_PRIVATE, indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager

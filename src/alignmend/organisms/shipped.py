@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from alignmend.errors import OutputError
+from alignmend.io.atomic import close_to_others
 from alignmend.organisms.family import Family, open_family, read_note
 
 SHIPPED = Path(__file__).parent / "data"
@@ -24,5 +25,6 @@ def shipped_family(directory: Path) -> Family:
     staged = directory.parent / f".{directory.name}.part"
     shutil.rmtree(staged, ignore_errors=True)
     shutil.copytree(SHIPPED, staged)
+    close_to_others(staged / "unaligned")
     staged.replace(directory)
     return open_family(directory)

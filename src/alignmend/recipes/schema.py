@@ -20,7 +20,6 @@ from alignmend.recipes.lines import Document, KeyPath, read_yaml
 OutputDtype = Literal["bfloat16", "float16", "float32"]
 _MAY_BE_EMPTY = ("parameters", "data", "training", "scores", "output")
 _SWEEP = "list[float]"
-_TYPE_NOTES = ("float", "int", "str")
 _PLAINER = {
     "model_type": "must be a mapping with keys of its own",
     "dict_type": "must be a mapping with keys of its own",
@@ -217,14 +216,15 @@ def _problems(schema: type[BaseModel], value: object, document: Document, path: 
     try:
         schema.model_validate(value)
     except ValidationError as error:
-        return list(dict.fromkeys(_message(one, schema, document, path) for one in error.errors()))
+        return list(dict.fromkeys(_message(one, schema, value, document, path) for one in error.errors()))
     return []
 
 
-def _message(error: Any, schema: type[BaseModel], document: Document, path: KeyPath) -> str:
-    place, where = _place(error["loc"]), document.where((*path, *_place(error["loc"])))
+def _message(error: Any, schema: type[BaseModel], value: object, document: Document, path: KeyPath) -> str:
+    place = _place(error["loc"], value, missing=error["type"] == "missing")
+    where = document.where((*path, *place))
     shown = ".".join(str(part) for part in (*path, *place))
-    if error["type"] == "extra_forbidden":
+    if error["type"] == "extra_forbidden" and place:
         known = _fields_at(schema, place[:-1])
         return f"{where}: unknown key {shown!r}{nearest(str(place[-1]), known)}; known here: {', '.join(known)}"
     if error["type"] == "missing":
@@ -247,9 +247,18 @@ def _has_pairs(document: Document) -> bool:
     return isinstance(data, Mapping) and bool(data.get("harmful_pairs"))
 
 
-def _place(location: Sequence[str | int]) -> KeyPath:
-    """The keys of a place, without pydantic's notes of which type it was trying."""
-    return tuple(part for part in location if not (isinstance(part, str) and ("[" in part or part in _TYPE_NOTES)))
+def _place(location: Sequence[str | int], value: object, *, missing: bool) -> KeyPath:
+    """The keys that lead to a place in `value`, without pydantic's notes of which type it was trying."""
+    found: list[str | int] = []
+    here = value
+    for number, part in enumerate(location, 1):
+        is_item = isinstance(here, list) and isinstance(part, int) and part < len(here)
+        if is_item or (isinstance(here, Mapping) and part in here):
+            here = cast(Any, here)[part]
+        elif not (missing and number == len(location)):
+            continue
+        found.append(part)
+    return tuple(found)
 
 
 def _excerpt(value: object) -> str:

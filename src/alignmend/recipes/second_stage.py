@@ -33,7 +33,8 @@ class SecondStage:
     def data(self) -> dict[str, Input]:
         """The file that the result depends on, for the manifest."""
         name, path = ("steering_vector", self.vector) if self.vector is not None else ("contrast_pairs", self.pairs)
-        assert path is not None
+        if path is None:
+            raise TypeError("path is None")
         content = sha256_of(path)
         file = InputFile(file=path.name, bytes=path.stat().st_size, header_sha256=content, sha256=content)
         return {name: Input(location=str(path), files=[file])}
@@ -56,7 +57,8 @@ class SecondStage:
         if self.vector is not None:
             found = SteeringVector.load(self.vector)
             return found.restrict(self.stage.layers) if self.stage.layers else found, ()
-        assert self.pairs is not None
+        if self.pairs is None:
+            raise TypeError("self.pairs is None")
         pairs = read_pairs(self.pairs)
         model, tokenizer = load_model(folder)
         with few_threads(model):

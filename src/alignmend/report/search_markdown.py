@@ -33,7 +33,8 @@ def _table(view: SearchView) -> str:
     lines = [_line(_HEADS), f"| --- |{' ---: |' * (len(_HEADS) - 1)}"]
     lines += [_line((name, *_cells(worth), "")) for name, worth in view.models]
     for row in view.front:
-        assert row.worth is not None
+        if row.worth is None:
+            raise TypeError("row.worth is None")
         name = f"{row.label} (chosen)" if row.chosen else row.label
         lines.append(_line((name, *_cells(row.worth), "; ".join(row.said) or "kept")))
     return "\n".join(lines)

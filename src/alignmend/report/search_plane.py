@@ -122,7 +122,8 @@ def _front_line(frame: Frame, front: Sequence[Row]) -> str:
 
 
 def _candidate(frame: Frame, row: Row, block: Search) -> str:
-    assert row.worth is not None
+    if row.worth is None:
+        raise TypeError("row.worth is None")
     x, y = _place(row.worth, frame)
     size = size_of(row.worth["utility"], block["limits"]["utility"])
     radius = _SIZES[size]
@@ -137,7 +138,8 @@ def _candidate(frame: Frame, row: Row, block: Search) -> str:
 
 
 def _words(row: Row) -> str:
-    assert row.worth is not None
+    if row.worth is None:
+        raise TypeError("row.worth is None")
     attack, over = described(row.worth["attack_success"]), described(row.worth["over_refusal"])
     broken = f"; breaks: {'; '.join(row.said)}" if row.said else ""
     return f"{row.label}: attack success {attack}, over-refusal {over}, utility {row.worth['utility']:.3f}{broken}"

@@ -100,7 +100,8 @@ class Speaker:
 
     def set_coefficient(self, coefficient: float) -> None:
         """Steer this strongly; `ParameterError` where it is no finite number."""
-        assert self.how is not None, "callers look for a vector first"
+        if self.how is None:
+            raise TypeError("callers look for a vector first")
         self.how, self.steering = replace(self.how, coefficient=coefficient), True
 
     def steered(self) -> AbstractContextManager[object]:

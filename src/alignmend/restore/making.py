@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from alignmend.io.atomic import private_files
 from alignmend.io.private import mark_private
 from alignmend.recipes.schema import Data, ModelReference, Recipe
 from alignmend.restore.candidates import Choice, Operands
@@ -35,7 +36,8 @@ def make_missing(operands: Operands, choice: Choice, request: Request, place: Pa
     for recipe in recipes:
         place.mkdir(parents=True, exist_ok=True)
         mark_private(place, _REASON)
-        parts |= dict(make_parts(recipe, Path(), place, resume=True, progress=progress))
+        with private_files():
+            parts |= dict(make_parts(recipe, Path(), place, resume=True, progress=progress))
     return replace(operands, parts=parts)
 
 

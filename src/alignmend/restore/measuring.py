@@ -387,7 +387,8 @@ class _Counted:
 
     def _count(self, done: int, total: int) -> None:
         self._now = self._before + done
-        assert self._told is not None
+        if self._told is None:
+            raise TypeError("self._told is None")
         self._told(self._now, self._total)
 
 

@@ -116,7 +116,8 @@ class _Job:
 
     @property
     def pairs(self) -> Path:
-        assert self.recipe.data.harmful_pairs is not None
+        if self.recipe.data.harmful_pairs is None:
+            raise TypeError("self.recipe.data.harmful_pairs is None")
         return beside(self.recipe.data.harmful_pairs, self.folder)
 
     def told(self, what: str) -> Progress:
@@ -182,6 +183,7 @@ def _scoring(recipe: Recipe) -> ScoreSettings:
 def _place(job: _Job, role: str) -> Path:
     """The folder of a role's model: of an adapter, its own."""
     reference = job.recipe.models[role]
-    assert isinstance(reference, ModelReference)
+    if not isinstance(reference, ModelReference):
+        raise TypeError(f"reference is a {type(reference).__name__}")
     written = beside(reference.path, job.folder)
     return written if written.exists() else open_models(job.recipe, job.folder)[role].root.folder.path

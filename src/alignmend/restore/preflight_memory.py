@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignmend.execution.plan import human_bytes
+from alignmend.io.shards import human_bytes
 from alignmend.restore.parts import PARTS, Scored
 from alignmend.restore.preflight_findings import Finding, note, ok, problem
 from alignmend.restore.preflight_space import FLOAT, Size, trained_parameters

@@ -9,10 +9,10 @@ from pathlib import Path
 from alignmend.algebra.structure import resolve
 from alignmend.algebra.values import Checkpoint
 from alignmend.errors import AlignmendError
-from alignmend.execution.plan import human_bytes
 from alignmend.io.adapter import AdapterFolder, open_adapter_folder
 from alignmend.io.folder import CheckpointFolder, is_adapter_folder, open_checkpoint_folder
 from alignmend.io.hub import find
+from alignmend.io.shards import human_bytes
 from alignmend.recipes.build import open_models
 from alignmend.recipes.schema import Recipe
 from alignmend.restore.opening import open_all

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from alignmend.algebra.names import layer_of
 from alignmend.errors import ParameterError
-from alignmend.execution.plan import human_bytes
 from alignmend.io.folder import CheckpointFolder
+from alignmend.io.shards import human_bytes
 from alignmend.restore.candidates import choose_families
 from alignmend.restore.parts import PARTS, Scored
 from alignmend.restore.places import Places

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignmend.errors import FileFormatError, OutputError
-from alignmend.io.atomic import make_folder, no_empty_folders
+from alignmend.io.atomic import make_folder, no_empty_folders, private_files
 from alignmend.io.companions import by_name, is_tokenizer_file
 from alignmend.io.identity import sha256_of
 from alignmend.io.manifest import MANIFEST_NAME, Input, InputFile, Manifest, read_manifest
@@ -69,7 +69,8 @@ def run_recipe(
         )
     origin = Origin(recipe.models, data, told)
     with no_empty_folders(place.parent), _prepared(place) if wanted else nullcontext():
-        made = dict(make_parts(recipe, folder, place, resume=switches.resume, progress=report))
+        with private_files():
+            made = dict(make_parts(recipe, folder, place, resume=switches.resume, progress=report))
         whole_recipe = recipe.model_copy(update={"models": {**recipe.models, **made}})
         written = apply_recipe(whole_recipe, folder, out, replace(switches, may_fit=True, origin=origin), report)
     return Ran(written, _left(place, wanted, keep_private=keep_private))
@@ -124,7 +125,8 @@ def _prepared(place: Path) -> Iterator[None]:
 
 
 def _data(recipe: Recipe, folder: Path) -> dict[str, Input]:
-    assert recipe.data.harmful_pairs is not None
+    if recipe.data.harmful_pairs is None:
+        raise TypeError("recipe.data.harmful_pairs is None")
     path = beside(recipe.data.harmful_pairs, folder)
     content = sha256_of(path)
     file = InputFile(file=path.name, bytes=path.stat().st_size, header_sha256=content, sha256=content)

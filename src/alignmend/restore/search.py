@@ -185,7 +185,8 @@ class Search:
     def _predicted(self, screen: Screen) -> Worth:
         """What the sampler is told of a candidate that was not asked."""
         before, found = self.base.worth, screen.prediction
-        assert found is not None
+        if found is None:
+            raise TypeError("found is None")
         return replace(
             before,
             attack_success=replace(before.attack_success, value=found.attack_success),

@@ -85,7 +85,8 @@ def restore(request: Request, steps: Steps, *, dry_run: bool = False) -> Ended:
         raise RecipeError("; ".join(f"{one.check}: {one.found}: {one.remedy}" for one in found.problems))
     if dry_run:
         return Ended("checked", places.out)
-    assert choice is not None and found.aligned is not None
+    if choice is None or found.aligned is None:
+        raise TypeError("choice is None or found.aligned is None")
     check_free(places, resume=request.resume, overwrite=request.overwrite)
     with held(places, afresh=request.overwrite and not request.resume), _telling_of_private(places):
         ended = _Restore(replace(request, aligned=found.aligned), choice, places, steps).run()
@@ -140,7 +141,8 @@ class _Restore:
     def __init__(self, request: Request, choice: Choice, places: Places, steps: Steps) -> None:
         self.request, self.choice, self.places, self.steps = request, choice, places, steps
         self.began = time.monotonic()
-        assert request.aligned is not None
+        if request.aligned is None:
+            raise TypeError("request.aligned is None")
         self.opened: Opened = open_all(request.finetuned, request.aligned, request.unaligned)
         self.split = split_suites(request.prompts, request.seed)
         self.judge: Judge = get_judge(request.prompts.judge, _judge_options(request))

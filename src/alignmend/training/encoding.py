@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from alignmend.errors import FileFormatError, ParameterError
+from alignmend.io.pretrained import one_line
 from alignmend.nearest import nearest
 from alignmend.training.loop import TokenRow
 from alignmend.training.pairs import PairsFile, TrainingPair
@@ -114,7 +115,7 @@ def _chat(tokenizer: Any, pair: TrainingPair, path: Path) -> tuple[str, str]:
         head = str(tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True))
         whole = str(tokenizer.apply_chat_template(answered, tokenize=False))
     except Exception as error:
-        raise FileFormatError(f"{path}, line {pair.line}: the chat template refuses it: {error}") from error
+        raise FileFormatError(f"{path}, line {pair.line}: the chat template refuses it: {one_line(error)}") from error
     end = tokenizer.eos_token or ""
     tail = whole.removeprefix(head).rstrip() if whole.startswith(head) else ""
     if not tail.startswith(pair.response.rstrip()):  # a template that writes finished turns otherwise than begun ones

@@ -107,7 +107,8 @@ def _batches(network: Any, rows: Sequence[TokenRow], size: int) -> Iterator[dict
 
 def _adding(total: Tensor, factor: Tensor, *, absolute: bool) -> Callable[[Tensor], None]:
     def add(parameter: Tensor) -> None:
-        assert parameter.grad is not None
+        if parameter.grad is None:
+            raise TypeError("parameter.grad is None")
         product = parameter.grad.to(total.dtype).mul_(factor)
         total.add_((product.abs_() if absolute else product).to("cpu"))
         parameter.grad = None

@@ -68,7 +68,8 @@ def _ascent(logits: Tensor, labels: Tensor, beside: Beside) -> Tensor:
 
 def _ascent_retain(logits: Tensor, labels: Tensor, beside: Beside) -> Tensor:
     """Each retained answer's mean loss weighs as much as its partner has tokens, so that batches may be split."""
-    assert beside.retain_labels is not None
+    if beside.retain_labels is None:
+        raise TypeError("beside.retain_labels is None")
     rows = len(labels) // 2
     tokens = (labels[:rows, 1:] != -100).sum(dim=1)
     retained = row_losses(logits[rows:], beside.retain_labels[rows:])
@@ -77,7 +78,8 @@ def _ascent_retain(logits: Tensor, labels: Tensor, beside: Beside) -> Tensor:
 
 def _npo(logits: Tensor, labels: Tensor, beside: Beside) -> Tensor:
     """-(2/beta) log sigmoid(-beta log(p / p_reference)) of each answer (Zhang et al., arXiv 2404.05868, eq. 3)."""
-    assert beside.reference is not None
+    if beside.reference is None:
+        raise TypeError("beside.reference is None")
     log_ratio = beside.reference - row_sums(logits, labels)
     return 2 / beside.beta * torch.nn.functional.softplus(beside.beta * log_ratio).sum()
 

@@ -96,7 +96,8 @@ class _Sum:
         if stored_shape(self._width, self.count)[0] < self._width:
             return (torch.cat(self._waiting).double() / math.sqrt(self.count)).float()
         self._fold()
-        assert self._total is not None
+        if self._total is None:
+            raise TypeError("self._total is None")
         return (self._total / self.count).float()
 
     def _fold(self) -> None:

@@ -20,7 +20,7 @@ except ImportError as error:
     raise missing_extra("transformers, accelerate and peft", "train") from error
 
 from alignmend.execution.threads import few_threads
-from alignmend.io.atomic import no_empty_folders
+from alignmend.io.atomic import make_folder, no_empty_folders, private_files
 from alignmend.io.folder import CheckpointFolder, open_checkpoint_folder
 from alignmend.io.identity import identity
 from alignmend.io.manifest import MANIFEST_NAME, Input, Manifest, read_manifest
@@ -86,11 +86,13 @@ def train_model(
         return _left_as_it_is(out, done, work) if state.is_main_process else None
     if not state.is_main_process:
         state.wait_for_everyone()  # until the main process has prepared the folder
-        _train(job, work)
+        with private_files():
+            _train(job, work)
         return None
     with no_empty_folders(work.path.parent):
         _check_place(out, overwrite=overwrite)
-        with held(work, key=_key(job), resume=resume):
+        make_folder(work.path.parent)
+        with private_files(), held(work, key=_key(job), resume=resume):
             state.wait_for_everyone()
             encoded, learned = _train(job, work)
             manifest = _publish(job, work, encoded, learned)
@@ -155,7 +157,8 @@ def _training_dtype(settings: TrainSettings) -> Any:
 
 def _adapted(network: Any, settings: TrainSettings) -> Any:
     rank, targets = settings.lora_rank, settings.lora_targets or ALL_LINEAR
-    assert rank is not None
+    if rank is None:
+        raise TypeError("rank is None")
     try:
         return with_lora(network, rank=rank, targets=targets, seed=settings.seed)
     except ValueError as error:

@@ -138,7 +138,8 @@ def _encoded(folder: CheckpointFolder, file: PairsFile, settings: ScoreSettings)
 def _weight(inputs: _Inputs, settings: ScoreSettings, targets: Sequence[Target]) -> WeightOf | None:
     if settings.weights != "patch":
         return None
-    assert inputs.base is not None
+    if inputs.base is None:
+        raise TypeError("inputs.base is None")
     base, patched = inputs.base, {target.name: target.parameter for target in targets}
 
     def patch(name: str) -> Tensor:

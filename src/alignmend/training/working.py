@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alignmend.errors import OutputError
+from alignmend.io.atomic import replace_bytes
 from alignmend.io.private import mark_private
 
 _KEY = "key"
@@ -111,13 +112,14 @@ def _prepare(work: Working, key: str, resume: bool) -> None:
             "run again without --resume to begin anew"
         )
     if not (resume and before == key):
+        noted.unlink(missing_ok=True)  # first, since without it the rest is nobody's
         for leftover in work.path.iterdir():
             if leftover.is_dir() and not leftover.is_symlink():
                 shutil.rmtree(leftover)
             elif leftover.name != _LOCK:
                 leftover.unlink()
         mark_private(work.path, _REASON)
-        noted.write_text(key, encoding="utf-8")
+        replace_bytes(noted, key.encode())
     shutil.rmtree(work.finished, ignore_errors=True)
     for checkpoint in work.checkpoints.glob("checkpoint-*"):
         if not _is_whole(checkpoint):  # cut off by a kill

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import inspect
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Literal, Protocol
 
+from alignmend.docstrings import docstring
 from alignmend.errors import RecipeError
 from alignmend.evaluation.reasoning_marks import Tags
 from alignmend.evaluation.records import FinishReason, Judgement, Prompt, withheld_answer
@@ -166,7 +166,7 @@ def describe_judges() -> dict[str, str]:
 
 
 def _first_line(factory: JudgeFactory) -> str:
-    return " ".join((inspect.getdoc(factory) or "").split("\n\n")[0].split())
+    return " ".join((docstring(factory)).split("\n\n")[0].split())
 
 
 def get_judge(name: str, options: JudgeOptions = NO_OPTIONS) -> Judge:

@@ -159,6 +159,8 @@ def _parquet_rows(path: Path, content: bytes) -> list[Placed]:
         raise missing_extra("pyarrow", "parquet") from None
     try:
         rows = parquet.read_table(arrow.BufferReader(content)).to_pylist()
-    except (arrow.ArrowException, OSError) as error:
+    except UnicodeDecodeError as error:
+        raise FileFormatError(f"{path}: a text in it is not UTF-8 ({error.reason}); write it anew as UTF-8") from error
+    except (arrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise FileFormatError(f"{path}: not Parquet ({error})") from error
     return [(f"row {number}", row) for number, row in enumerate(rows, 1)]

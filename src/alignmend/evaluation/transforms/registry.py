@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from alignmend.docstrings import docstring
 from alignmend.errors import ParameterError, RecipeError
 from alignmend.evaluation.records import Prompt, text_hash
 from alignmend.evaluation.suites import Suite
@@ -42,7 +43,7 @@ def register(name: str, version: str) -> Callable[[Rewrite], Rewrite]:
     """Makes a function of the text the transform `name`; the first line of its docstring is the summary."""
 
     def keep(rewrite: Rewrite) -> Rewrite:
-        fresh = Transform(name, version, (rewrite.__doc__ or "").strip().split("\n")[0], rewrite)
+        fresh = Transform(name, version, docstring(rewrite).split("\n")[0], rewrite)
         known = _KNOWN.setdefault(name, fresh).rewrite
         if (known.__module__, known.__qualname__) != (rewrite.__module__, rewrite.__qualname__):
             raise RecipeError(f"two transforms are called {name!r}: in {known.__module__} and {rewrite.__module__}")
