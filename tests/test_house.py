@@ -21,6 +21,7 @@ SOURCE = ROOT / "src" / "alignmend"
 MODULES = sorted(SOURCE.rglob("*.py"))
 
 LAYERS = (
+    {"__main__"},
     {"cli", "testing"},
     {"restore", "chat_families"},
     {"recipes"},

@@ -41,6 +41,7 @@ from alignmend.io.copies import copy_files, tokenizer_of
 from alignmend.io.file_state import refuse_changed
 from alignmend.io.header import read_header
 from alignmend.io.manifest import Manifest
+from alignmend.io.published import note_base, published_base
 from alignmend.io.staging import settle, staging
 
 _EXACT = "written as an adapter: the factors of all adapters concatenated, which is exact"
@@ -85,13 +86,14 @@ def save_adapter(
         factors, errors = recompress(factors, rank)
         made = f"{_RANK.format(rank)}: {_told(errors)}"
     first = adapters[0].adapter.adapter
+    base = published_base(checkpoint.root.folder.location, described.home or path)
     embeddings = [module for module in factors if _is_embedding(module, adapters)]
     with staging(path, key="adapter", overwrite=overwrite) as stage:
         write_adapter_files(
             stage.path,
             {module: (one.a, one.b) for module, one in factors.items()},
             first.config,
-            base=checkpoint.root.folder.location,
+            base=base,
             base_revision=checkpoint.root.folder.revision,
             embeddings=embeddings,
             dtype=DTYPES[dtype or "float32"],
@@ -108,6 +110,8 @@ def save_adapter(
             hash_inputs=hash_inputs,
         )
         refuse_changed(read_states(operands_of(checkpoint)))
+        if base is None:
+            note_base(path, checkpoint.root.folder.path)
         stage.publish(overwrite)
     return Saved(path, manifest, StepTable(()), {}, (*described.warnings, *told))
 

@@ -15,10 +15,11 @@ from alignmend.io.companions import by_name, is_tokenizer_file
 from alignmend.io.identity import sha256_of
 from alignmend.io.manifest import MANIFEST_NAME, Input, InputFile, Manifest, read_manifest
 from alignmend.io.private import MARKER_NAME, mark_private
+from alignmend.io.published import Publisher
 from alignmend.io.staging import settle
 from alignmend.recipes.apply import Origin, Switches, apply_recipe
 from alignmend.recipes.areas import with_area
-from alignmend.recipes.build import beside, build, sweep
+from alignmend.recipes.build import beside, build, located, sweep
 from alignmend.recipes.schema import Recipe
 from alignmend.recipes.second_stage import second_stage
 from alignmend.restore.parts import Progress, check_makeable, lacking, make_parts, stand_in
@@ -147,7 +148,7 @@ def _finished(recipe: Recipe, folder: Path, data: Mapping[str, Input], out: Path
     for name, one in sweep(recipe):
         place = out / name if name else out
         manifest = _whole(place)
-        asked = one.model_dump(mode="json", exclude_defaults=True)
+        asked = Publisher(place).recipe(located(one, folder).model_dump(mode="json", exclude_defaults=True))
         if manifest is None or manifest.recipe != asked or not _same_files(data, manifest.data):
             return ()
         if _newest(one, folder) > (place / MANIFEST_NAME).stat().st_mtime_ns:  # a model has changed since
