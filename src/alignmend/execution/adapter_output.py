@@ -78,7 +78,7 @@ def save_adapter(
     tokenizer = tokenizer_of(checkpoint.speaker)
     done = finished(path, checkpoint, described, {WEIGHTS_NAME: None}, tokenizer) if resume else None
     if done is not None and _is_same(path, done, rank, dtype):
-        settle(path)
+        settle(path, described.sweep)
         return Saved(path, done, StepTable(()), {}, described.warnings)
     told = _told_of_moments(checkpoint)
     factors, made = _summed(change, adapters), _EXACT
@@ -88,7 +88,7 @@ def save_adapter(
     first = adapters[0].adapter.adapter
     base = published_base(checkpoint.root.folder.location, described.home or path)
     embeddings = [module for module in factors if _is_embedding(module, adapters)]
-    with staging(path, key="adapter", overwrite=overwrite) as stage:
+    with staging(path, key="adapter", overwrite=overwrite, sweep=described.sweep) as stage:
         write_adapter_files(
             stage.path,
             {module: (one.a, one.b) for module, one in factors.items()},

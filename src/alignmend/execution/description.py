@@ -46,6 +46,8 @@ class Description:
     """Files beside the operands that the result depends on, by their name in a recipe."""
     home: Path | None = None
     """Where the output will stand in the end, if it is written somewhere else first."""
+    sweep: Path | None = None
+    """The folder of the sweep that the output belongs to."""
 
 
 def write_records(

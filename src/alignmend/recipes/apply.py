@@ -71,7 +71,13 @@ def apply_recipe(
     chosen = switches or Switches()
     recipe, told = with_area(recipe, folder)
     jobs = [
-        _Job(one, out / name if name else out, second_stage(one, folder, may_fit=chosen.may_fit), folder)
+        _Job(
+            one,
+            out / name if name else out,
+            second_stage(one, folder, may_fit=chosen.may_fit),
+            folder,
+            out if name else None,
+        )
         for name, one in ((name, _told(build(one, folder), told)) for name, one in sweep(recipe))
     ]
     related = relations(  # a sweep has the same models
@@ -93,6 +99,8 @@ class _Job:
     stage: SecondStage | None
     folder: Path
     """Where the recipe lies."""
+    sweep: Path | None
+    """Of which it is one combination."""
 
 
 def explain_recipe(recipe: Recipe, folder: Path, threads: int | None = None) -> tuple[Plan, ...]:
@@ -162,7 +170,7 @@ def _apply(
         "overwrite": switches.overwrite,
         "hash": switches.hash,
         "hash_inputs": switches.hash_inputs,
-        "description": describe(built, related, stage, switches.origin, job.folder),
+        "description": replace(describe(built, related, stage, switches.origin, job.folder), sweep=job.sweep),
     }
     if switches.adapter_rank is not None and not switches.as_adapter:
         raise ParameterError("--adapter-rank says what --as-adapter writes: give both, or neither")
