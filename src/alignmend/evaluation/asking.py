@@ -294,11 +294,13 @@ def _notes(asking: Asking, asked: str, generation_config: Any, *, own: bool) -> 
 
 def _unknown_end(asking: Asking) -> str | None:
     """The special token right behind an answer in a conversation, where it ends no answer."""
+    from jinja2 import TemplateError
+
     turns = [*messages(PROBE, asking.system), {"role": "assistant", "content": _ANSWER}]
     try:
         text = str(asking.tokenizer.apply_chat_template(turns, tokenize=False, **asking.variables))
-    except Exception:
-        return None
+    except (TemplateError, ValueError, TypeError, LookupError, AttributeError):
+        return None  # the template takes no conversation with an answer in it
     behind = text.rpartition(_ANSWER)[2].strip() if _ANSWER in text else ""
     tokens = asking.tokenizer(behind, add_special_tokens=False, verbose=False)["input_ids"] if behind else []
     if not tokens or tokens[0] in asking.stop_tokens or tokens[0] not in special_ids(asking.tokenizer):
