@@ -84,6 +84,8 @@ class Publisher:
         """Free text without the places that are known, nor any other absolute path."""
         for written in sorted(self.known, key=len, reverse=True):
             pattern = rf"(?<![\w./-]){re.escape(written)}(?![\w-])"
+            if re.fullmatch(r"[^\W\d_]+", written):  # a word, and a name only where a message quotes it
+                pattern = rf"(?<=\(){re.escape(written)}(?=\))"
             text = re.sub(pattern, self.known[written].replace("\\", "\\\\"), text)
         return _ABSOLUTE.sub(lambda match: match[1], text)
 
@@ -223,7 +225,6 @@ def published(manifest: Manifest, out: Path) -> Manifest:
         "inputs": inputs,
         "data": data,
         "recipe": recipe,
-        "expression": publisher.text(manifest.expression),
         "parameters": publisher.tree(manifest.parameters),
         "notes": [publisher.text(note) for note in manifest.notes],
     }
