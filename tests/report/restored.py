@@ -132,5 +132,6 @@ def write_restore(folder: Path, said: Mapping[str, Sequence[Said]], **changes: A
         "search": search_block(),
         "proof": dict(PROOF),
     }
+    folder.mkdir(exist_ok=True)
     write_results(folder / "results.json", document | changes)
     return folder

@@ -127,7 +127,8 @@ class Publisher:
     def _told(self, written: str) -> str:
         path = Path(written).expanduser()
         if not path.exists():
-            return written if is_hub_id(written) else self._hashed(written)
+            is_told = is_hub_id(written) or (written.startswith("../") and (self.out / written).exists())
+            return written if is_told else self._hashed(written)
         if (cached := _CACHED.search(path.resolve().as_posix())) is not None:
             return f"{cached[1]}/{cached[2]}"
         return relative(path, self.out) or self._hashed(written)

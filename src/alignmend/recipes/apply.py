@@ -53,6 +53,8 @@ class Switches:
     """Whether a model may be loaded to fit the steering vector of a second stage."""
     origin: Origin | None = None
     """Of a recipe whose parts were made for it."""
+    within: Path | None = None
+    """A folder that holds the output among others; nothing unfinished lies in it."""
     diagnose: bool = False
     """Whether task delta and safety vector are measured on every weight, in a pass of its own."""
 
@@ -76,7 +78,7 @@ def apply_recipe(
             out / name if name else out,
             second_stage(one, folder, may_fit=chosen.may_fit),
             folder,
-            out if name else None,
+            chosen.within or (out if name else None),
         )
         for name, one in ((name, _told(build(one, folder), told)) for name, one in sweep(recipe))
     ]

@@ -52,7 +52,7 @@ def run_recipe(
     """
     report = progress or (lambda what, done, total: None)
     recipe, told = with_area(recipe, folder)
-    wanted, place = lacking(recipe), _private_place(out)
+    wanted, place = lacking(recipe), _private_place(out, switches.within)
     check_makeable(recipe, folder, wanted)
     stages = [  # what is wrong is to be told before hours of training
         second_stage(build(one, folder), folder, may_fit=True) for _, one in sweep(stand_in(recipe))
@@ -61,7 +61,7 @@ def run_recipe(
     data = _data(recipe, folder) if wanted else {}
     whole = {**data, **(stages[0].data if stages[0] is not None else {})}
     if wanted and switches.resume and (done := _finished(recipe, folder, whole, out)):
-        settle(out)
+        settle(out, switches.within)
         return Ran(done, _left(place, wanted, keep_private=keep_private))
     if wanted and len(stages) == 1 and _is_taken(out) and not switches.overwrite:  # of a sweep, a part may be there
         raise OutputError(
@@ -76,8 +76,11 @@ def run_recipe(
     return Ran(written, _left(place, wanted, keep_private=keep_private))
 
 
-def _private_place(out: Path) -> Path:
-    """Where parts are made: beside the output, under its name."""
+def _private_place(out: Path, within: Path | None) -> Path:
+    """Where parts are made: beside the output, under its name; beside the folder `within` that may be uploaded whole."""
+    if within is not None:
+        whole = _private_place(within, None)
+        return whole.with_name(f"{whole.name.removesuffix('-private')}-{out.name}-private")
     resolved = out.resolve()
     if not resolved.name:
         raise OutputError(f"{out} is no place for an output: choose a folder")
