@@ -103,7 +103,7 @@ def save_adapter(
             stage.path,
             checkpoint,
             described,
-            name=path.name,
+            out=path,
             rounding=None,
             notes=(made, *told),
             hash=hash,

@@ -55,14 +55,14 @@ def write_records(
     checkpoint: Checkpoint,
     description: Description,
     *,
-    name: str,
+    out: Path,
     rounding: Rounding | None,
     notes: tuple[str, ...],
     hash: bool,
     hash_inputs: bool,
     patches: Sequence[Patch] = (),
 ) -> Manifest:
-    """Write `README.md` and `alignmend.json` beside an output's finished files, which the manifest lists.
+    """Write `README.md` and `alignmend.json` beside an output's finished files in `folder`, which will be `out`.
 
     Both are for the world: they name no place on this machine, and no unaligned model.
     """
@@ -83,9 +83,9 @@ def write_records(
         private=description.private,
         notes=[*description.warnings, *description.notes, *notes],
     )
-    manifest = published(manifest, description.home or folder)
+    manifest = published(manifest, description.home or out)
     licence = read_licences(opened(one).path for one in operands if not is_hidden(labels[one]))
-    card = model_card(manifest, name=name, licence=licence, config=checkpoint.root.folder.config)
+    card = model_card(manifest, name=out.name, licence=licence, config=checkpoint.root.folder.config)
     (folder / CARD_NAME).write_text(card, encoding="utf-8")
     write_manifest(folder / MANIFEST_NAME, manifest)
     return manifest

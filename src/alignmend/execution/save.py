@@ -211,7 +211,7 @@ class _Run:
             stage.path,
             self.checkpoint,
             self.description,
-            name=self.out.name,
+            out=self.out,
             rounding=steps.rounding(self.options.rounding, self.options.seed),
             patches=steps.patches,
             notes=(*structure.notes, *self.kept, *self.told, *cut_notes(thresholds), *steps.warnings(), *added),

@@ -127,7 +127,9 @@ class Publisher:
     def _told(self, written: str) -> str:
         path = Path(written).expanduser()
         if not path.exists():
-            is_told = is_hub_id(written) or (written.startswith("../") and (self.out / written).exists())
+            is_told = is_hub_id(written) or (
+                written.startswith("../") and os.path.exists(os.path.normpath(self.out / written))
+            )
             return written if is_told else self._hashed(written)
         if (cached := _CACHED.search(path.resolve().as_posix())) is not None:
             return f"{cached[1]}/{cached[2]}"

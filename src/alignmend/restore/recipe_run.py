@@ -77,7 +77,7 @@ def run_recipe(
 
 
 def _private_place(out: Path, within: Path | None) -> Path:
-    """Where parts are made: beside the output, under its name; beside the folder `within` that may be uploaded whole."""
+    """Where parts are made: beside the output, under its name; beside `within`, where that holds the output."""
     if within is not None:
         whole = _private_place(within, None)
         return whole.with_name(f"{whole.name.removesuffix('-private')}-{out.name}-private")
