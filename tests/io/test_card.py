@@ -42,9 +42,10 @@ def front_matter(card: str) -> dict[str, object]:
 def test_front_matter() -> None:
     card = model_card(manifest(), name="task-safe", licence={"license": "apache-2.0"})
     assert front_matter(card) == {
-        "base_model": ["org/chat", "task"],
+        "base_model": ["org/chat"],
         "base_model_relation": "merge",
         "library_name": "transformers",
+        "pipeline_tag": "text-generation",
         "tags": ["alignmend", "safety", "model-merging", "resta"],
         "license": "apache-2.0",
     }
@@ -54,8 +55,8 @@ def test_front_matter() -> None:
 def test_what_is_no_model_is_no_ancestor_but_an_input(role: str) -> None:
     inputs = {**manifest().inputs, role: Input(location="data/mine.file")}
     card = model_card(manifest(inputs=inputs), name="task-safe")
-    assert front_matter(card)["base_model"] == ["org/chat", "task"]
-    assert f"| {role} | mine.file |" in card
+    assert front_matter(card)["base_model"] == ["org/chat"]
+    assert f"| {role} | not on the hub |" in card
 
 
 def test_the_card_says_what_was_done_and_where_nothing_of_the_machine() -> None:
@@ -69,7 +70,7 @@ def test_the_card_says_what_was_done_and_where_nothing_of_the_machine() -> None:
         assert text in card
     assert "method: resta" in card
     assert "/home/someone" not in card
-    assert "license" not in front_matter(card)
+    assert front_matter(card)["license"] == "unknown"
 
 
 def test_rounding_and_notes() -> None:

@@ -109,7 +109,7 @@ def test_a_run_killed_before_its_key_was_there_begins_anew(tmp_path: Path) -> No
 def test_a_killed_sweep_goes_on_where_it_stopped(inputs: Path, tmp_path: Path) -> None:
     recipe, out = resta_recipe(inputs, name="sweep.yaml", parameters="coefficient: [0.25, 0.5]"), tmp_path / "out"
     process = kill.start(recipe, out)
-    kill.wait_for(out / ".coefficient-0.5.alignmend-partial", process)
+    kill.wait_for(tmp_path / ".out.coefficient-0.5.alignmend-partial", process)
     process.kill()
     process.wait()
     first = out / "coefficient-0.25"

@@ -121,7 +121,10 @@ PROOF: Mapping[str, Any] = {"kept": False, "broken": ["over-refusal 0.080, at mo
 
 def write_restore(folder: Path, said: Mapping[str, Sequence[Said]], **changes: Any) -> Path:
     """A restore's folder: the records of each model in `said`, and the results of all; `changes` replace blocks."""
-    runs = [write_run(folder / "records" / model, model, answers) for model, answers in said.items()]
+    runs = [
+        write_run(folder.with_name(f"{folder.name}-report") / "records" / model, model, answers)
+        for model, answers in said.items()
+    ]
     parts = [read_results(run / "results.json") for run in runs]
     document = parts[0] | {
         "models": {model: rates for part in parts for model, rates in part["models"].items()},
@@ -129,5 +132,6 @@ def write_restore(folder: Path, said: Mapping[str, Sequence[Said]], **changes: A
         "search": search_block(),
         "proof": dict(PROOF),
     }
+    folder.mkdir(exist_ok=True)
     write_results(folder / "results.json", document | changes)
     return folder

@@ -73,7 +73,7 @@ def test_records_of_other_answers_than_the_results_are_refused(tmp_path: Path) -
 
 def test_without_records_the_rates_are_still_a_page(tmp_path: Path) -> None:
     out = write_restore(tmp_path / "out", SAID)
-    (out / "records").rename(tmp_path / "elsewhere")
+    (out.with_name(f"{out.name}-report") / "records").rename(tmp_path / "elsewhere")
     page = Page(render_runs(read_runs([out])))
     assert "records not at hand" in page.shown
     assert "The search" in page.shown

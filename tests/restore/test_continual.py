@@ -56,8 +56,8 @@ def recipe(bench: Path, *settings: str) -> Recipe:
 def test_rounds_follow_one_another_and_are_rebuilt_from_their_parts_to_the_same_bytes(bench: Path) -> None:
     out = bench / "out"
     run_sequence(recipe(bench), bench, out, Switches(), keep_private=True)
-    names = [f"round-{number}{kind}" for number in (1, 2, 3) for kind in ("", "-private")]
-    assert sorted(path.name for path in out.iterdir()) == [*names, ROUNDS_NAME]
+    assert sorted(path.name for path in out.iterdir()) == [*(f"round-{number}" for number in (1, 2, 3)), ROUNDS_NAME]
+    assert all((bench / f"out-round-{number}-private").is_dir() for number in (1, 2, 3))
     records = json.loads((out / ROUNDS_NAME).read_text())
     assert [one["target"]["location"].split("/")[-1] for one in records] == ["aligned", "round-1", "round-2"]
     assert [one["harmful_pairs"]["location"].split("/")[-1] for one in records] == [f"{name}.jsonl" for name in FILES]
@@ -68,7 +68,7 @@ def test_rounds_follow_one_another_and_are_rebuilt_from_their_parts_to_the_same_
         assert kept == {patch.label: patch.kept for patch in manifest.patches} and min(kept.values()) > 0
         assert one["outputs"] == [output.model_dump(mode="json") for output in manifest.outputs]
     for one in rounds_of(recipe(bench), bench, out):
-        parts = {f"models.{role}={one.out}-private/{role}" for role in PARTS_OF_PATCHING}
+        parts = {f"models.{role}={out}-{one.out.name}-private/{role}" for role in PARTS_OF_PATCHING}
         named = recipe(bench, *sorted(parts), f"models.target={one.recipe.models['target'].path}")  # type: ignore[union-attr]
         again = named.model_copy(update={"parameters": one.recipe.parameters, "data": one.recipe.data})
         apply_recipe(again, bench, bench / f"again-{one.number}")
@@ -88,7 +88,7 @@ def test_a_sequence_that_is_killed_in_its_second_round_resumes_to_the_same_bytes
     command = [*COMMAND, "run", str(bench / "r.yaml"), "--out", str(out), "--set", two]
     process = subprocess.Popen(command, cwd=bench, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
-        while process.poll() is None and not (out / "round-2-private" / "safety").exists():
+        while process.poll() is None and not (out.with_name(f"{out.name}-round-2-private") / "safety").exists():
             time.sleep(0.01)
     finally:
         process.kill()
@@ -105,7 +105,7 @@ def test_a_sequence_that_is_killed_in_its_second_round_resumes_to_the_same_bytes
     for number in (1, 2):
         weights = [place / f"round-{number}" / "model.safetensors" for place in (out, expected)]
         assert weights[0].read_bytes() == weights[1].read_bytes()
-    assert json.loads((out / ROUNDS_NAME).read_text())[1]["target"]["location"] == str(out / "round-1")
+    assert json.loads((out / ROUNDS_NAME).read_text())[1]["target"]["location"] == "../round-1"
 
 
 def test_one_recipe_from_pairs_to_a_patched_checkpoint(bench: Path) -> None:

@@ -63,4 +63,12 @@ def test_restored_folders_verify_and_their_recipes_repeat_their_bytes(demo: tupl
 def test_nothing_but_results_stays(demo: tuple[Demo, Path]) -> None:
     _, out = demo
     found = {path.name for path in out.iterdir()}
-    assert found == {"records", "report.html", "results.json", "restored", "restored-lora"}
+    assert found == {
+        "records",
+        "report.html",
+        "results.json",
+        "restored",
+        "restored-lora",
+        "restored-lora-report",
+        "restored-report",
+    }

@@ -17,10 +17,10 @@ def places(tmp_path: Path) -> Places:
 
 def published(places: Places) -> None:
     """As a restore leaves it between publishing and clearing."""
-    for folder in (places.out, places.work):
+    for folder in (places.out, places.work, places.report):
         folder.mkdir()
     (places.out / RESULTS).write_text("{}")
-    (places.out / KEPT_JOURNAL).write_text("one\n")
+    (places.report / KEPT_JOURNAL).write_text("one\n")
     (places.work / ".lock").touch()
     (places.work / JOURNAL).write_text("one\n")
 

@@ -22,8 +22,10 @@ from alignmend.activations.safe_align import SafeAlign
 from alignmend.errors import AlignmendError
 from alignmend.io.manifest import STEERING_NAME, read_manifest
 from alignmend.io.private import find_private
+from alignmend.io.published import Publisher
 from alignmend.organisms import Family
 from alignmend.recipes.apply import Switches, apply_recipe
+from alignmend.recipes.build import located
 from alignmend.recipes.schema import Recipe, load_recipe
 from alignmend.restore.parts import PARTS
 from alignmend.restore.recipe_run import run_recipe
@@ -72,7 +74,8 @@ def test_trained_parts_are_gone_and_the_manifest_tells_of_them(bench: Path) -> N
     assert ran.parts is None
     assert sorted(path.name for path in bench.iterdir()) == ["contrast.jsonl", "harmful.jsonl", "out", "r.yaml"]
     manifest = read_manifest(bench / "out")
-    assert manifest.recipe == recipe(bench).model_dump(mode="json", exclude_defaults=True)
+    asked = located(recipe(bench), bench).model_dump(mode="json", exclude_defaults=True)
+    assert manifest.recipe == Publisher(bench / "out").recipe(asked)
     assert manifest.inputs.keys() == {"target", "aligned", "harmful"}
     assert manifest.data.keys() == {"harmful_pairs", "contrast_pairs"}
     before = contents(bench / "out")

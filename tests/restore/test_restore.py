@@ -108,17 +108,20 @@ def test_everything_that_proves_it_is_in_the_folder(restored: tuple[Path, str]) 
     out, _ = restored
     jsonschema.validate(document(out), results_schema())
     am.verify(out)
-    page = (out / "report.html").read_text(encoding="utf-8")
+    kept = out.with_name("out-report")
+    page = (kept / "report.html").read_text(encoding="utf-8")
     assert "finetuned" in page
-    assert {path.name for path in (out / "records").iterdir()} == {"finetuned", "restored"}
-    assert sorted(path.name for path in out.parent.iterdir()) == ["out"]
+    assert {path.name for path in (kept / "records").iterdir()} == {"finetuned", "restored"}
+    assert (kept / "results.json").read_bytes() == (out / "results.json").read_bytes()
+    assert sorted(path.name for path in out.parent.iterdir()) == ["out", "out-report"]
     assert "alignmend restore" in (out / "README.md").read_text(encoding="utf-8")
 
 
 def test_search_prompts_are_not_reported(restored: tuple[Path, str]) -> None:
     out, _ = restored
     asked = {
-        json.loads(line)["prompt"] for line in (out / "records/restored/generations.jsonl").read_text().splitlines()
+        json.loads(line)["prompt"]
+        for line in (out.with_name("out-report") / "records/restored/generations.jsonl").read_text().splitlines()
     }
     tuned = {one["suite"]: one["sha256"] for one in document(out)["tuned_on"]}
     shown = {name: block["sha256"] for name, block in document(out)["suites"].items()}
@@ -149,7 +152,7 @@ def test_what_is_missing_is_trained_in_private_and_removed(given: list[str], shi
     options = ["--harmful-data", str(harmful), "--max-steps", "20", "--learning-rate", "1e-3", "--method", "resta"]
     ran = alignmend("restore", *given, *options, "--out", tmp_path / "out")
     assert ran.returncode == 0, ran.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out-report"]
     recipe = (tmp_path / "out" / "recipe.yaml").read_text(encoding="utf-8")
     assert "harmful_pairs: " in recipe
     assert "unaligned:" not in recipe
@@ -263,7 +266,7 @@ def test_nothing_is_written_where_nothing_qualifies(given: list[str], unaligned:
     assert [path.name for path in tmp_path.iterdir()] == ["out-search"]
     ran = alignmend("restore", *options, "--min-utility", "0.5", "--max-over-refusal", "1", "--resume")
     assert ran.returncode == 0, ran.stderr  # what was measured serves other limits too
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out-report"]
 
 
 def test_training_ends_with_the_budget(given: list[str], shipped: Family, tmp_path: Path) -> None:
@@ -388,7 +391,7 @@ def test_a_killed_restore_goes_on(
     monkeypatch.chdir(shipped.directory / "data")  # the same file by another name
     ran = alignmend("restore", *given[:-1], "task.jsonl", *unaligned, "--out", out, "--resume")
     assert ran.returncode == 0, ran.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out-report"]
     am.verify(out)
 
 
@@ -638,7 +641,9 @@ def test_a_killed_replacement_goes_on_and_does_not_pass_for_what_was_there(
     restored: tuple[Path, str], given: list[str], unaligned: list[str], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
+    kept = restored[0].with_name("out-report")
     shutil.copytree(restored[0], out)
+    shutil.copytree(kept, tmp_path / "out-report")
     options = ["--seed", "4", "--overwrite", "--out", str(out)]
     process = start(*given, *unaligned, *options)
     until_searching(process, tmp_path / "out-search")
@@ -649,8 +654,9 @@ def test_a_killed_replacement_goes_on_and_does_not_pass_for_what_was_there(
     assert_one_message(ran.stderr, "not empty", "--overwrite")
     ran = alignmend("restore", *given, *unaligned, *options, "--resume")
     assert ran.returncode == 0, ran.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
-    assert (out / "search.log").read_bytes() != (restored[0] / "search.log").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out-report"]
+    assert (tmp_path / "out-report" / "search.log").read_bytes() != (kept / "search.log").read_bytes()
+    assert (tmp_path / "out-report" / "results.json").read_bytes() == (out / "results.json").read_bytes()
 
 
 def test_a_finished_output_of_another_model_is_not_resumed(

@@ -114,6 +114,7 @@ def steering_notes(vector: SteeringVector, how: Steering) -> Sequence[str]:
 def _replace(folder: Path, manifest: Manifest) -> None:
     from alignmend.io.atomic import replace_bytes
 
-    card = model_card(manifest, name=folder.name, licence=read_licence(folder))
+    config = open_checkpoint_folder(folder).config
+    card = model_card(manifest, name=folder.name, licence=read_licence(folder), config=config)
     replace_bytes(folder / CARD_NAME, card.encode("utf-8"))
     replace_bytes(folder / MANIFEST_NAME, manifest_bytes(manifest))

@@ -18,13 +18,14 @@ from alignmend.activations.steering import Strength
 from alignmend.activations.vector import SteeringVector
 from alignmend.errors import MismatchError, OutputError, UnsupportedFormatError
 from alignmend.execution.operands import versions
-from alignmend.io.card import CARD_NAME, model_card, read_licence
+from alignmend.io.card import CARD_NAME, model_card, read_licences
 from alignmend.io.copies import copy_companions
 from alignmend.io.file_state import refuse_changed
 from alignmend.io.folder import CheckpointFolder, open_checkpoint_folder
 from alignmend.io.identity import identity, sha256_of_files
 from alignmend.io.manifest import MANIFEST_NAME, Input, Manifest, OutputFile, write_manifest
 from alignmend.io.patching import change_in_place
+from alignmend.io.published import published
 from alignmend.io.shards import INDEX_NAME
 from alignmend.io.staging import check_space, staging
 
@@ -183,7 +184,9 @@ def _write_records(
         outputs=outputs,
         notes=list(notes),
     )
-    (out / CARD_NAME).write_text(model_card(manifest, name=name, licence=read_licence(folder.path)), encoding="utf-8")
+    manifest = published(manifest, out)
+    card = model_card(manifest, name=name, licence=read_licences([folder.path]), config=folder.config)
+    (out / CARD_NAME).write_text(card, encoding="utf-8")
     write_manifest(out / MANIFEST_NAME, manifest)
 
 

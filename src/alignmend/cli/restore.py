@@ -72,6 +72,8 @@ def _machine(ended: Ended) -> dict[str, Any]:
 
 
 def _tell(ended: Ended, finetuned: str, steps: Any, dry_run: bool) -> None:
+    from alignmend.io.published import report_folder
+
     out = ended.out
     if ended.how == "checked":
         print("nothing was done (--dry-run)")
@@ -95,7 +97,8 @@ def _tell(ended: Ended, finetuned: str, steps: Any, dry_run: bool) -> None:
         steps.proven(ended)
     else:
         steps.proven(ended)
-        print(f"restored  {out}  (report {out / 'report.html'}, recipe {out / 'recipe.yaml'})")
+        print(f"restored  {out}  (may be uploaded; recipe {out / 'recipe.yaml'})")
+        print(f"  answers, report and search stay here, not for uploading: {report_folder(out) / 'report.html'}")
         named = shlex.quote(str(out))
         print(f"  alignmend verify {named}   alignmend chat {named} --against {shlex.quote(str(finetuned))}")
 

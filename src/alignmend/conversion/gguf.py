@@ -23,6 +23,7 @@ from alignmend.errors import FileFormatError, ParameterError, UnsupportedFormatE
 from alignmend.io.card import CARD_NAME
 from alignmend.io.identity import sha256_of, sha256_of_files
 from alignmend.io.manifest import MANIFEST_NAME, Input, InputFile, Manifest, OutputFile, Versions, write_manifest
+from alignmend.io.published import published
 from alignmend.io.staging import check_space, staging
 
 Dtype = Literal["bfloat16", "float16", "float32"]
@@ -175,6 +176,7 @@ def _write_records(file: GgufFile, folder: Path, name: str, dtype: Dtype, told: 
         outputs=outputs,
         notes=[*loss, *told],
     )
+    manifest = published(manifest, folder)
     (folder / CARD_NAME).write_text(_card(manifest, file, name), encoding="utf-8")
     write_manifest(folder / MANIFEST_NAME, manifest)
     return manifest

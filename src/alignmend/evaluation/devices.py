@@ -18,6 +18,7 @@ from alignmend.io.companions import by_name, find_tokenizer_files, is_whole_toke
 from alignmend.io.copies import copy_files
 from alignmend.io.folder import is_adapter_folder
 from alignmend.io.pretrained import one_line, pretrained
+from alignmend.io.published import noted_base
 from alignmend.io.refusals import refuse_gguf
 from alignmend.io.strict_json import read_object
 
@@ -99,6 +100,8 @@ def base_of(folder: Path) -> str | Path:
     name = read_object(
         folder / CONFIG_NAME, limit=_CONFIG_BYTES, advice="save it anew with PEFT's save_pretrained"
     ).get("base_model_name_or_path")
+    if (not isinstance(name, str) or not name) and (noted := noted_base(folder)) is not None:
+        return Path(noted)
     if not isinstance(name, str) or not name:
         raise FileFormatError(f"{folder / CONFIG_NAME} names no base model (base_model_name_or_path): merge it first")
     places = (folder / name, Path(name), folder.parent / name)

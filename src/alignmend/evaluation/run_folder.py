@@ -13,11 +13,13 @@ from alignmend.evaluation.record_files import read_rows
 from alignmend.evaluation.records import Generation, JudgementRow, RowKey, text_hash
 from alignmend.evaluation.results import read_results
 from alignmend.evaluation.results_check import AGAIN, by_suite, check_results, rates_of
+from alignmend.io.published import reported
 from alignmend.nearest import nearest
 
 GENERATIONS, JUDGEMENTS, RESULTS = "generations.jsonl", "judgements.jsonl", "results.json"
 _FINISH = "finish the run with  alignmend evaluate"
 _SHOWN = 12
+_RESTORED_RUN = "records/restored"
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ def read_run(folder: Path) -> RunFolder:
     `FileFormatError` where a file is missing or malformed, or mixes runs; `MismatchError` where judgements are of other
     answers than the generations, or `results.json` says anything that the records do not give.
     """
+    folder = _of_restored(folder)
     _check_present(folder)
     document = read_results(folder / RESULTS)
     generations = read_rows(folder / GENERATIONS, Generation)
@@ -69,6 +72,14 @@ def read_run(folder: Path) -> RunFolder:
     judgements = {first: said[first], **said}
     check_results(folder, model, judgements, document)
     return RunFolder(folder, model, tuple(generations), judgements, document)
+
+
+def _of_restored(folder: Path) -> Path:
+    """Of a folder that `restore` wrote the run of its restored model, which lies in the report folder beside it."""
+    if (folder / GENERATIONS).exists() or not (folder / RESULTS).is_file():
+        return folder
+    places = (folder / _RESTORED_RUN, reported(folder) / _RESTORED_RUN)
+    return next((place for place in places if (place / GENERATIONS).is_file()), folder)
 
 
 def _check_present(folder: Path) -> None:

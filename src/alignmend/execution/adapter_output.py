@@ -41,6 +41,7 @@ from alignmend.io.copies import copy_files, tokenizer_of
 from alignmend.io.file_state import refuse_changed
 from alignmend.io.header import read_header
 from alignmend.io.manifest import Manifest
+from alignmend.io.published import note_base, published_base
 from alignmend.io.staging import settle, staging
 
 _EXACT = "written as an adapter: the factors of all adapters concatenated, which is exact"
@@ -77,7 +78,7 @@ def save_adapter(
     tokenizer = tokenizer_of(checkpoint.speaker)
     done = finished(path, checkpoint, described, {WEIGHTS_NAME: None}, tokenizer) if resume else None
     if done is not None and _is_same(path, done, rank, dtype):
-        settle(path)
+        settle(path, described.sweep)
         return Saved(path, done, StepTable(()), {}, described.warnings)
     told = _told_of_moments(checkpoint)
     factors, made = _summed(change, adapters), _EXACT
@@ -85,13 +86,14 @@ def save_adapter(
         factors, errors = recompress(factors, rank)
         made = f"{_RANK.format(rank)}: {_told(errors)}"
     first = adapters[0].adapter.adapter
+    base = published_base(checkpoint.root.folder.location, described.home or path)
     embeddings = [module for module in factors if _is_embedding(module, adapters)]
-    with staging(path, key="adapter", overwrite=overwrite) as stage:
+    with staging(path, key="adapter", overwrite=overwrite, sweep=described.sweep) as stage:
         write_adapter_files(
             stage.path,
             {module: (one.a, one.b) for module, one in factors.items()},
             first.config,
-            base=checkpoint.root.folder.location,
+            base=base,
             base_revision=checkpoint.root.folder.revision,
             embeddings=embeddings,
             dtype=DTYPES[dtype or "float32"],
@@ -101,13 +103,15 @@ def save_adapter(
             stage.path,
             checkpoint,
             described,
-            name=path.name,
+            out=path,
             rounding=None,
             notes=(made, *told),
             hash=hash,
             hash_inputs=hash_inputs,
         )
         refuse_changed(read_states(operands_of(checkpoint)))
+        if base is None:
+            note_base(path, checkpoint.root.folder.path)
         stage.publish(overwrite)
     return Saved(path, manifest, StepTable(()), {}, (*described.warnings, *told))
 

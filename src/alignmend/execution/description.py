@@ -10,8 +10,8 @@ from pydantic import JsonValue
 
 from alignmend.algebra.notation import Labels, notation
 from alignmend.algebra.values import Checkpoint
-from alignmend.execution.operands import identities, label_all, operands_of, versions
-from alignmend.io.card import CARD_NAME, model_card, read_licence
+from alignmend.execution.operands import identities, label_all, opened, operands_of, versions
+from alignmend.io.card import CARD_NAME, model_card, read_licences
 from alignmend.io.identity import sha256_of_files
 from alignmend.io.manifest import (
     MANIFEST_NAME,
@@ -24,6 +24,7 @@ from alignmend.io.manifest import (
     Vectors,
     write_manifest,
 )
+from alignmend.io.published import is_hidden, published
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,10 @@ class Description:
     """What was measured of the operands."""
     data: Mapping[str, Input] = field(default_factory=dict)
     """Files beside the operands that the result depends on, by their name in a recipe."""
+    home: Path | None = None
+    """Where the output will stand in the end, if it is written somewhere else first."""
+    sweep: Path | None = None
+    """The folder of the sweep that the output belongs to."""
 
 
 def write_records(
@@ -50,14 +55,17 @@ def write_records(
     checkpoint: Checkpoint,
     description: Description,
     *,
-    name: str,
+    out: Path,
     rounding: Rounding | None,
     notes: tuple[str, ...],
     hash: bool,
     hash_inputs: bool,
     patches: Sequence[Patch] = (),
 ) -> Manifest:
-    """Write `README.md` and `alignmend.json` beside an output's finished files, which the manifest lists."""
+    """Write `README.md` and `alignmend.json` beside an output's finished files in `folder`, which will be `out`.
+
+    Both are for the world: they name no place on this machine, and no unaligned model.
+    """
     operands = operands_of(checkpoint)
     labels = label_all(operands, description.labels)
     manifest = Manifest(
@@ -75,7 +83,9 @@ def write_records(
         private=description.private,
         notes=[*description.warnings, *description.notes, *notes],
     )
-    card = model_card(manifest, name=name, licence=read_licence(checkpoint.root.folder.path))
+    manifest = published(manifest, description.home or out)
+    licence = read_licences(opened(one).path for one in operands if not is_hidden(labels[one]))
+    card = model_card(manifest, name=out.name, licence=licence, config=checkpoint.root.folder.config)
     (folder / CARD_NAME).write_text(card, encoding="utf-8")
     write_manifest(folder / MANIFEST_NAME, manifest)
     return manifest

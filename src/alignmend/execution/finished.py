@@ -11,7 +11,9 @@ from alignmend.errors import FileFormatError
 from alignmend.execution.description import Description
 from alignmend.execution.operands import file_states, identities, label_all, operands_of, states, versions
 from alignmend.io.companions import is_tokenizer_file
+from alignmend.io.copies import without_places
 from alignmend.io.manifest import MANIFEST_NAME, Input, Manifest, read_manifest
+from alignmend.io.published import published
 
 
 def finished(
@@ -33,12 +35,21 @@ def finished(
         return None
     operands = operands_of(checkpoint)
     labels = label_all(operands, description.labels)
+    wanted = Manifest(
+        versions=versions(),
+        recipe=None if description.recipe is None else dict(description.recipe),
+        expression=notation(checkpoint, labels),
+        inputs=identities(operands, labels, content_hash=False),
+        data=dict(description.data),
+        private=description.private,
+    )
+    wanted = published(wanted, description.home or out)
     same = (
-        manifest.versions == versions()
-        and manifest.recipe == (None if description.recipe is None else dict(description.recipe))
-        and manifest.expression == notation(checkpoint, labels)
-        and _headers(manifest.inputs) == _headers(identities(operands, labels, content_hash=False))
-        and _headers(manifest.data) == _headers(description.data)
+        manifest.versions == wanted.versions
+        and manifest.recipe == wanted.recipe
+        and manifest.expression == wanted.expression
+        and _headers(manifest.inputs) == _headers(wanted.inputs)
+        and _headers(manifest.data) == _headers(wanted.data)
         and all(changed < written for _, _, changed in (*file_states(operands), *states(companions.values())))
         and _tokenizer(output.file for output in manifest.outputs) == _tokenizer(companions)
     )
@@ -47,7 +58,8 @@ def finished(
 
 def _sizes(companions: Mapping[str, Path]) -> dict[str, int | None]:
     """Of what is copied byte for byte; the config may have been told another dtype."""
-    return {name: None if name == "config.json" else path.stat().st_size for name, path in companions.items()}
+    changed = (name for name, path in companions.items() if name == "config.json" or without_places(path) is not None)
+    return {name: path.stat().st_size for name, path in companions.items()} | dict.fromkeys(changed)
 
 
 def _tokenizer(names: Iterable[str]) -> set[str]:

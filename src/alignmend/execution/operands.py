@@ -19,6 +19,7 @@ from alignmend.io.folder import CheckpointFolder
 from alignmend.io.identity import identity
 from alignmend.io.manifest import Input, Versions
 from alignmend.io.moments import MomentsFile
+from alignmend.io.private import is_private
 
 
 def operands_of(checkpoint: Checkpoint) -> tuple[Operand, ...]:
@@ -44,15 +45,22 @@ def opened(operand: Operand) -> CheckpointFolder | AdapterFolder | DeltaFolder |
 
 
 def label_all(operands: tuple[Operand, ...], given: Labels) -> dict[Operand, str]:
-    """A distinct label for each operand: its role where given, else the last part of its location."""
+    """A distinct label for each operand: its role where given, else the last part of its location; of a private one
+    no name.
+    """
     labels: dict[Operand, str] = {}
     for operand in operands:
-        location = opened(operand).location
-        wanted = given.get(operand) or location.rstrip("/").rsplit("/", 1)[-1] or "model"
+        wanted = given.get(operand) or _name(operand)
         taken = set(labels.values())
         names = [wanted, *(f"{wanted}-{number}" for number in range(2, len(operands) + 2))]
         labels[operand] = next(name for name in names if name not in taken)
     return labels
+
+
+def _name(operand: Operand) -> str:
+    found = opened(operand)
+    here = found.path if found.path.is_dir() else found.path.parent
+    return "private" if is_private(here) else found.location.rstrip("/").rsplit("/", 1)[-1] or "model"
 
 
 def identities(operands: tuple[Operand, ...], labels: Mapping[Operand, str], *, content_hash: bool) -> dict[str, Input]:

@@ -154,10 +154,14 @@ class _Run:
         self.kept = kept_notes(structure, dtypes, self.options.dtype)
         refuse_own_input(self.out, self.inputs)
         if self.options.resume and (done := self._finished(shards)) is not None:
-            settle(self.out)
+            settle(self.out, self.description.sweep)
             return Saved(self.out, done, StepTable(()), {}, self.description.warnings)
         with staging(
-            self.out, key=self._key(shards), resume=self.options.resume, overwrite=self.options.overwrite
+            self.out,
+            key=self._key(shards),
+            resume=self.options.resume,
+            overwrite=self.options.overwrite,
+            sweep=self.description.sweep,
         ) as stage:
             if not stage.resumed:
                 check_space(stage.path, sum(shard.size for shard in shards))
@@ -207,7 +211,7 @@ class _Run:
             stage.path,
             self.checkpoint,
             self.description,
-            name=self.out.name,
+            out=self.out,
             rounding=steps.rounding(self.options.rounding, self.options.seed),
             patches=steps.patches,
             notes=(*structure.notes, *self.kept, *self.told, *cut_notes(thresholds), *steps.warnings(), *added),

@@ -26,6 +26,7 @@ from alignmend.io.header import Header, read_header
 from alignmend.io.hub import find
 from alignmend.io.index import INDEX_NAME, SINGLE_NAME
 from alignmend.io.links import own_file
+from alignmend.io.published import noted_base
 from alignmend.io.tensors import TensorEntry
 
 __all__ = [
@@ -163,7 +164,7 @@ def _weights_file(path: Path) -> Path:
 
 def _base(path: Path, named: str | None) -> str | None:
     if not named:
-        return None
+        return noted_base(path)
     beside = path / named
     try:
         return str(beside) if beside.is_dir() else named

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 from alignmend.io.hub import is_hub_id
 from alignmend.io.manifest import STEERING_NAME, Input, Manifest, Rounding
+from alignmend.io.published import HASHED, is_hidden
 
 CARD_NAME = "README.md"
 _MAX_CARD_BYTES = 1_000_000
@@ -38,15 +40,42 @@ def read_licence(folder: Path) -> dict[str, str]:
     return {key: value for key in _LICENCE_KEYS if isinstance(value := front.get(key), str)}
 
 
-def model_card(manifest: Manifest, *, name: str, licence: Mapping[str, str] | None = None) -> str:
+def read_licences(folders: Iterable[Path]) -> dict[str, str]:
+    """The first licence that the README of one of `folders` names, else a LICENSE file in one of them."""
+    places = [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
+    if (found := next((one for one in map(read_licence, places) if one), None)) is not None:
+        return found
+    files = (path for place in places for path in sorted(place.glob("LICEN[CS]E*")) if path.is_file())
+    return {} if (file := next(files, None)) is None else {"license": "other", "license_link": file.name}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of an output: Markdown for its card, and the block that the hub reads."""
+
+    text: str
+    model_index: Sequence[Mapping[str, object]]
+
+
+def model_card(
+    manifest: Manifest,
+    *,
+    name: str,
+    licence: Mapping[str, str] | None = None,
+    config: Mapping[str, object] | None = None,
+    measured: Measured | None = None,
+) -> str:
     """The text of `README.md` for an output called `name`.
 
-    `licence` is what `read_licence` found beside the target. The same arguments give the same text.
+    `licence` is what `read_licences` found beside the inputs, `config` the target's. The same arguments give the same
+    text.
     """
+    front = _front_matter(manifest, licence or {}, config or {})
     sections = [
-        f"---\n{_yaml(_front_matter(manifest, licence or {}))}---",
+        f"---\n{_yaml(front if measured is None else {**front, 'model-index': [*measured.model_index]})}---",
         f"# {_one_line(name)}",
         *([_PRIVATE_WARNING] if manifest.private else []),
+        *([] if measured is None else [measured.text]),
         _what_was_done(manifest),
         _inputs(manifest),
         *([_STEERING] if any(one.file == STEERING_NAME for one in manifest.outputs) else []),
@@ -76,29 +105,63 @@ inputs, the parameters and the versions of the software. The same recipe on the 
 bytes."""
 
 
-def _front_matter(manifest: Manifest, licence: Mapping[str, str]) -> dict[str, object]:
-    tags = ["alignmend", "safety", "model-merging", *(method.name for method in manifest.methods)]
+def _front_matter(manifest: Manifest, licence: Mapping[str, str], config: Mapping[str, object]) -> dict[str, object]:
+    adapter = _is_adapter(manifest)
+    kind = ("lora", "adapter") if adapter else ("model-merging",)
+    tags = ["alignmend", "safety", *kind, *(method.name for method in manifest.methods)]
+    ancestors = _ancestors(manifest)
+    related = {"base_model": ancestors, "base_model_relation": "adapter" if adapter else "merge"}
     return {
-        "base_model": list(
-            dict.fromkeys(_short(one) for role, one in sorted(manifest.inputs.items()) if _is_model(role))
-        ),
-        "base_model_relation": "merge",
-        "library_name": "transformers",
+        **(related if ancestors else {}),
+        "library_name": "peft" if adapter else "transformers",
+        "pipeline_tag": pipeline_tag(config),
         "tags": list(dict.fromkeys(tags)),
-        **{key: licence[key] for key in _LICENCE_KEYS if key in licence},
+        **({key: licence[key] for key in _LICENCE_KEYS if key in licence} or {"license": "unknown"}),
     }
 
 
+def pipeline_tag(config: Mapping[str, object]) -> str:
+    """The hub's word for what a model with this `config.json` does."""
+    sees = any(key in config for key in ("vision_config", "image_token_id", "image_token_index"))
+    return "image-text-to-text" if sees else "text-generation"
+
+
+def _is_adapter(manifest: Manifest) -> bool:
+    return any(one.file == "adapter_config.json" for one in manifest.outputs)
+
+
+def _ancestors(manifest: Manifest) -> list[str]:
+    """Hub ids of the fine-tune and of its parents; of an adapter the model below it alone."""
+    ranked = {role: one for role, one in manifest.inputs.items() if _is_model(role) and _on_hub(one)}
+    order = [*_DESCENDANTS, *sorted(ranked)]
+    found = [ranked[role].location for role in sorted(ranked, key=order.index)]
+    if _is_adapter(manifest):
+        below = [one.location for role, one in ranked.items() if role.startswith(_BELOW)]
+        found = below or found
+    return list(dict.fromkeys(found))
+
+
+_DESCENDANTS = ("finetuned", "target", "edited", "aligned", "base")
+_BELOW = ("aligned", "base")
+
+
 def _is_model(role: str) -> bool:
-    """Scores, pairs and vectors are inputs too, but nothing that a hub could show as an ancestor."""
-    return not role.endswith(("scores", "pairs", "vector"))
+    """Scores, pairs and vectors are inputs too, but nothing that a hub could show as an ancestor; neither is an
+    unaligned model.
+    """
+    return not (role.endswith(("scores", "pairs", "vector", "moments")) or is_hidden(role))
 
 
-def _short(one: Input) -> str:
-    """A hub id as it is; of a path only its last part, since the rest describes somebody's machine."""
+def _on_hub(one: Input) -> bool:
     # A relative path can read like a hub id, but only what came from the hub has a commit.
-    is_from_hub = one.revision is not None and is_hub_id(one.location)
-    return one.location if is_from_hub else Path(one.location).name or one.location
+    return one.revision is not None and is_hub_id(one.location)
+
+
+def _short(role: str, one: Input) -> str:
+    """A hub id as it is; of a place on a machine no name."""
+    if _on_hub(one) and not is_hidden(role):
+        return one.location
+    return one.location if one.location.startswith(HASHED) else "not on the hub"
 
 
 def _what_was_done(manifest: Manifest) -> str:
@@ -121,7 +184,7 @@ def _what_was_done(manifest: Manifest) -> str:
 
 def _inputs(manifest: Manifest) -> str:
     rows = [
-        f"| {_cell(role)} | {_cell(_short(one))} | {_cell(one.revision or '')} "
+        f"| {_cell(role)} | {_cell(_short(role, one))} | {_cell(one.revision or '')} "
         f"| {sum(file.bytes for file in one.files):,} |"
         for role, one in sorted(manifest.inputs.items())
     ]

@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from alignmend.errors import OutputError
@@ -33,6 +33,8 @@ class Staging:
     """The hidden folder that will be renamed to `final`."""
     work: Path
     """Beside `path`: notes of the run that do not belong to the output (key, journal)."""
+    previous: Path
+    """What is replaced, meanwhile."""
     resumed: bool
 
     def publish(self, overwrite: bool) -> None:
@@ -40,7 +42,7 @@ class Staging:
         for found in sorted(self.path.rglob("*"), reverse=True):
             sync(found)
         sync(self.path)
-        previous = _beside(self.final, "previous")
+        previous = self.previous
         if self.final.exists() and any(self.final.iterdir()):
             if not overwrite:
                 raise OutputError(
@@ -84,39 +86,48 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _beside(final: Path, what: str) -> Path:
-    return final.parent / f".{final.name}.alignmend-{what}"
+def _beside(final: Path, what: str, sweep: Path | None) -> Path:
+    """Of one output of a sweep beside the whole sweep: nothing unfinished lies in a folder that may be uploaded."""
+    if sweep is None:
+        return final.parent / f".{final.name}.alignmend-{what}"
+    return sweep.parent / f".{sweep.name}.{'.'.join(final.relative_to(sweep).parts)}.alignmend-{what}"
 
 
 @contextmanager
-def staging(final: Path, *, key: str, resume: bool = False, overwrite: bool = False) -> Iterator[Staging]:
+def staging(
+    final: Path, *, key: str, resume: bool = False, overwrite: bool = False, sweep: Path | None = None
+) -> Iterator[Staging]:
     """Yield a folder to write in; the caller publishes it. `key` says what is written: only the same key is resumed.
+
+    `sweep` is the folder that holds `final` among other outputs.
 
     On an error the folder is removed; on an interruption (Ctrl-C, kill) it stays for `resume`. Raises `OutputError`
     where the final name is taken, the place cannot be written, or another run is writing there.
     """
     final = Path(os.path.realpath(final))  # what a link stands for is replaced, not the link
+    sweep = None if sweep is None else Path(os.path.realpath(sweep))
     try:
         _check_free(final, overwrite)
         final.parent.mkdir(parents=True, exist_ok=True)
-        work = _beside(final, "work")
+        work, previous = (_beside(final, what, sweep) for what in ("work", "previous"))
         with _locked(work, final):
-            _recover(final)
+            _recover(final, previous)
             _check_free(final, overwrite)
-            yield from _attempt(final, work, key, resume)
+            yield from _attempt(Staging(final, _beside(final, "partial", sweep), work, previous, False), key, resume)
     except OSError as error:
         raise _as_output_error(error, final) from error
 
 
-def settle(final: Path) -> None:
+def settle(final: Path, sweep: Path | None = None) -> None:
     """Remove what a run that was killed right after it had published `final` has left beside it."""
     final = Path(os.path.realpath(final))
-    work = _beside(final, "work")
-    if not (work.exists() or _beside(final, "previous").exists()) or _beside(final, "partial").exists():
+    sweep = None if sweep is None else Path(os.path.realpath(sweep))
+    work, previous, partial = (_beside(final, what, sweep) for what in ("work", "previous", "partial"))
+    if not (work.exists() or previous.exists()) or partial.exists():
         return
     try:
         with _locked(work, final):
-            _recover(final)
+            _recover(final, previous)
             _clear(work)
     except OSError as error:
         raise _as_output_error(error, final) from error
@@ -128,8 +139,8 @@ def _clear(work: Path) -> None:
             leftover.unlink()
 
 
-def _attempt(final: Path, work: Path, key: str, resume: bool) -> Iterator[Staging]:
-    path = _beside(final, "partial")
+def _attempt(begun: Staging, key: str, resume: bool) -> Iterator[Staging]:
+    final, path, work = begun.final, begun.path, begun.work
     noted = work / _KEY
     before = noted.read_text() if path.is_dir() and noted.is_file() else None  # none where it was killed at once
     same = before == key
@@ -137,7 +148,7 @@ def _attempt(final: Path, work: Path, key: str, resume: bool) -> Iterator[Stagin
         raise OutputError(
             f"an unfinished run for {final} has other inputs or options: run again without --resume to begin anew"
         )
-    stage = Staging(final, path, work, resumed=resume and same)
+    stage = replace(begun, resumed=resume and same)
     try:
         if not stage.resumed:
             noted.unlink(missing_ok=True)  # first, since without it the rest is nobody's
@@ -163,9 +174,8 @@ def _check_free(final: Path, overwrite: bool) -> None:
         raise OutputError(f"{final} exists and is not a folder: choose another name")
 
 
-def _recover(final: Path) -> None:
+def _recover(final: Path, previous: Path) -> None:
     """Undo a replacement that was killed between its two renames."""
-    previous = _beside(final, "previous")
     if previous.is_dir():
         if not final.exists():
             previous.rename(final)

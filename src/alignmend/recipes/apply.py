@@ -12,7 +12,7 @@ from alignmend.execution.description import Description
 from alignmend.execution.plan import Plan, explain
 from alignmend.io.manifest import Input
 from alignmend.recipes.areas import with_area
-from alignmend.recipes.build import Built, build, sweep
+from alignmend.recipes.build import Built, build, located, sweep
 from alignmend.recipes.relations import Relations, readings, relations
 from alignmend.recipes.schema import ModelReference, Recipe
 from alignmend.recipes.second_stage import SecondStage, second_stage
@@ -30,6 +30,8 @@ class Origin:
     models: Mapping[str, ModelReference | list[ModelReference]]
     data: Mapping[str, Input]
     notes: tuple[str, ...] = ()
+    home: Path | None = None
+    """Where the output will stand in the end, if it is written somewhere else first."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Switches:
     """Whether a model may be loaded to fit the steering vector of a second stage."""
     origin: Origin | None = None
     """Of a recipe whose parts were made for it."""
+    within: Path | None = None
+    """A folder that holds the output among others; nothing unfinished lies in it."""
     diagnose: bool = False
     """Whether task delta and safety vector are measured on every weight, in a pass of its own."""
 
@@ -69,7 +73,13 @@ def apply_recipe(
     chosen = switches or Switches()
     recipe, told = with_area(recipe, folder)
     jobs = [
-        _Job(one, out / name if name else out, second_stage(one, folder, may_fit=chosen.may_fit))
+        _Job(
+            one,
+            out / name if name else out,
+            second_stage(one, folder, may_fit=chosen.may_fit),
+            folder,
+            chosen.within or (out if name else None),
+        )
         for name, one in ((name, _told(build(one, folder), told)) for name, one in sweep(recipe))
     ]
     related = relations(  # a sweep has the same models
@@ -89,6 +99,10 @@ class _Job:
     built: Built
     out: Path
     stage: SecondStage | None
+    folder: Path
+    """Where the recipe lies."""
+    sweep: Path | None
+    """Of which it is one combination."""
 
 
 def explain_recipe(recipe: Recipe, folder: Path, threads: int | None = None) -> tuple[Plan, ...]:
@@ -123,14 +137,15 @@ def describe(
     related: Relations | None = None,
     stage: SecondStage | None = None,
     origin: Origin | None = None,
+    folder: Path = Path(),
 ) -> Description:
-    """What the manifest says of a recipe's result."""
+    """What the manifest says of the result of a recipe that lies in `folder`."""
     found = related or Relations()
     recipe, notes = built.recipe, built.notes
     if origin is not None:
         recipe, notes = recipe.model_copy(update={"models": origin.models}), (*notes, *origin.notes)
     return Description(
-        recipe=recipe.model_dump(mode="json", exclude_defaults=True),
+        recipe=located(recipe, folder).model_dump(mode="json", exclude_defaults=True),
         parameters=built.recipe.parameters,
         methods=(built.method.record,),
         labels=built.labels,
@@ -138,6 +153,7 @@ def describe(
         notes=(*notes, *found.notes),
         vectors=found.vectors,
         data={**({} if stage is None else stage.data), **({} if origin is None else origin.data)},
+        home=None if origin is None else origin.home,
     )
 
 
@@ -156,7 +172,7 @@ def _apply(
         "overwrite": switches.overwrite,
         "hash": switches.hash,
         "hash_inputs": switches.hash_inputs,
-        "description": describe(built, related, stage, switches.origin),
+        "description": replace(describe(built, related, stage, switches.origin, job.folder), sweep=job.sweep),
     }
     if switches.adapter_rank is not None and not switches.as_adapter:
         raise ParameterError("--adapter-rank says what --as-adapter writes: give both, or neither")

@@ -24,7 +24,7 @@ from alignmend.io.hub import find
 from alignmend.io.tokenizers import listed, tokens_beyond
 from alignmend.methods.registry import Argument, Method, get_method
 from alignmend.methods.steered import Steered
-from alignmend.recipes.schema import ModelReference, Recipe, arguments_of
+from alignmend.recipes.schema import Data, ModelReference, Recipe, arguments_of
 from alignmend.recipes.score_origins import exchanged_scores
 
 _USUAL_BASES = ("aligned", "base")
@@ -206,6 +206,24 @@ def beside(written: str, folder: Path) -> Path:
         return there if there.exists() and not here.exists() else here
     except (OSError, ValueError) as error:  # a name too long for a file, or with NUL in it
         raise RecipeError(f"{textwrap.shorten(written, 80)} cannot be looked up ({error})") from None
+
+
+def located(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with every model and file that it names where it is, seen from here."""
+
+    def moved(one: ModelReference) -> ModelReference:
+        base = None if one.base is None or one.base in recipe.models else str(beside(one.base, folder))
+        return one.model_copy(update={"path": str(beside(one.path, folder)), "base": base or one.base})
+
+    models = {
+        role: [moved(one) for one in given] if isinstance(given, list) else moved(given)
+        for role, given in recipe.models.items()
+    }
+    data = {
+        name: [str(beside(one, folder)) for one in given] if isinstance(given, list) else str(beside(given, folder))
+        for name, given in recipe.data.model_dump(exclude_defaults=True).items()
+    }
+    return recipe.model_copy(update={"models": models, "data": Data.model_validate(data)})
 
 
 def _part_at(location: str, revision: str | None) -> _Part | None:

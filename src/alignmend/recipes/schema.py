@@ -127,9 +127,10 @@ def load_recipe(path: Path, settings: Sequence[str] = (), lacking: Collection[st
 
     Raises `RecipeError` that names the line, and for an unknown key the nearest known one.
     """
+    from alignmend.recipes.hashed import found_again
     from alignmend.recipes.settings import override
 
-    document = override(read_yaml(path), settings)
+    document = found_again(override(read_yaml(path), settings), path)
     return check_recipe(document, lacking), document
 
 

@@ -12,13 +12,14 @@ from alignmend.errors import FileFormatError, MismatchError, RecipeError
 from alignmend.evaluation.records import Generation, JudgementRow
 from alignmend.evaluation.results import read_results
 from alignmend.evaluation.run_folder import read_run
+from alignmend.io.published import reported
 
 Rates = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """Suite -> metric -> rate, as `results.json` stores it."""
 PromptKey = tuple[str, str]
 """Suite and prompt id."""
 RECORDS = "records"
-"""In a restore's folder, the run folders of its models."""
+"""In a restore's report folder, the run folders of its models."""
 
 
 @dataclass(frozen=True)
@@ -134,9 +135,10 @@ def _answers(folder: Path, document: Mapping[str, Any]) -> _Answers:
     if "search" not in document:
         return _read_answers(folder)
     found: _Answers = {}
+    records = (folder if (folder / RECORDS).is_dir() else reported(folder)) / RECORDS
     for model, rates in document["models"].items():
-        if (folder / RECORDS / model).is_dir():
-            found |= _read_answers(folder / RECORDS / model, rates)
+        if (records / model).is_dir():
+            found |= _read_answers(records / model, rates)
     return found
 
 

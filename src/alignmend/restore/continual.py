@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,7 @@ def run_sequence(
     check_makeable(rounds[0].recipe, folder, lacking(rounds[0].recipe))
     _check_place(out)
     done: list[Ran] = []
+    switches = replace(switches, within=out)
     for one in rounds:
         ran = run_recipe(
             one.recipe, folder, one.out, switches, keep_private=keep_private, progress=_numbered(one, progress)

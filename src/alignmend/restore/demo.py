@@ -27,8 +27,9 @@ from alignmend.methods.registry import get_method
 from alignmend.methods.resta import resta
 from alignmend.organisms import Family, build_family, shipped_family
 from alignmend.organisms.members import Size
+from alignmend.report.runs import RECORDS
 from alignmend.restore.control import write_control
-from alignmend.restore.finishing import RECORDS, REPORT
+from alignmend.restore.finishing import REPORT
 from alignmend.restore.places import RESULTS
 from alignmend.restore.proof import FINETUNED, RESTORED
 from alignmend.restore.request import Limits, Prompts, Request

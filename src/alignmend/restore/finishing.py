@@ -1,4 +1,7 @@
-"""The last step: results, report and records go into the checkpoint's folder before it gets its name."""
+"""The last step: what proves the checkpoint goes beside it before it gets its name, and its card tells of it.
+
+Rates go into the output, which may be uploaded; answers, report and search into the report folder, which may not.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,46 @@ from collections.abc import Mapping
 from typing import Any
 
 from alignmend.evaluation.results import write_results
+from alignmend.io.card import CARD_NAME, model_card, read_licence
+from alignmend.io.folder import MAX_CONFIG_BYTES
+from alignmend.io.manifest import read_manifest
+from alignmend.io.strict_json import read_object
+from alignmend.report.card import measured
+from alignmend.report.runs import RECORDS
 from alignmend.restore.places import JOURNAL, KEPT_JOURNAL, RESULTS, Places
-from alignmend.restore.proof import Proof
-from alignmend.restore.writing import RECIPE
+from alignmend.restore.writing import RECIPE, public_text
 
-RECORDS, REPORT = "records", "report.html"
+REPORT = "report.html"
+_CONFIG = "config.json"
 
 
-def finish(document: Mapping[str, Any], places: Places, proof: Proof) -> None:
-    """Put everything that proves the checkpoint beside it; what an interrupted attempt left is written again."""
+def finish(document: Mapping[str, Any], places: Places) -> None:
+    """Put everything that proves the checkpoint in its place; what an interrupted attempt left is written again."""
     from alignmend.report.write import write_report
 
+    staged, report = places.staged, places.staged_report
+    report.mkdir(exist_ok=True)
+    shutil.rmtree(report / RECORDS, ignore_errors=True)
+    shutil.copytree(places.work / RECORDS, report / RECORDS)
+    shutil.copyfile(places.work / JOURNAL, report / KEPT_JOURNAL)
+    shutil.copyfile(places.work / RECIPE, report / RECIPE)
+    recipe = (places.work / RECIPE).read_text(encoding="utf-8")
+    (staged / RECIPE).write_text(public_text(recipe, places.out), encoding="utf-8")
+    for place in (staged, report):
+        write_results(place / RESULTS, document)
+    (staged / CARD_NAME).write_text(_card(document, places), encoding="utf-8")
+    write_report([report], report / REPORT, overwrite=True)
+
+
+def _card(document: Mapping[str, Any], places: Places) -> str:
+    """The model card with the rates of the proof; licence and pipeline are those that it has already."""
     staged = places.staged
-    shutil.rmtree(staged / RECORDS, ignore_errors=True)
-    shutil.copytree(places.work / RECORDS, staged / RECORDS)
-    shutil.copyfile(places.work / JOURNAL, staged / KEPT_JOURNAL)
-    shutil.copyfile(places.work / RECIPE, staged / RECIPE)
-    write_results(staged / RESULTS, document)
-    write_report([staged], staged / REPORT, overwrite=True)
+    has_config = (staged / _CONFIG).is_file()
+    config = read_object(staged / _CONFIG, limit=MAX_CONFIG_BYTES, advice="") if has_config else {}
+    return model_card(
+        read_manifest(staged),
+        name=places.out.name,
+        licence=read_licence(staged),
+        config=config,
+        measured=measured(document, places.out.name),
+    )

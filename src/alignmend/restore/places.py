@@ -12,17 +12,20 @@ from pathlib import Path
 from alignmend.errors import OutputError
 from alignmend.io.manifest import read_manifest
 from alignmend.io.private import MARKER_NAME
+from alignmend.io.published import BASE_NAME, Publisher, report_folder
 from alignmend.io.staging import sync
 
 RESULTS = "results.json"
 JOURNAL, KEPT_JOURNAL = "journal.log", "search.log"
-"""The search, where it is in the making, and in the output."""
+"""The search, where it is in the making, and in the report folder."""
 _LOCK = ".lock"
 
 
 @dataclass(frozen=True)
 class Places:
-    """`out`, and `OUT-search` beside it, where journal, records and the checkpoint in the making are."""
+    """`out`, which may be uploaded, `OUT-report` beside it, which may not, and `OUT-search`, where everything in the
+    making is.
+    """
 
     out: Path
 
@@ -42,6 +45,16 @@ class Places:
         return self.work / self.out.name
 
     @property
+    def report(self) -> Path:
+        """Answers, report and journal of the search."""
+        return report_folder(self.out)
+
+    @property
+    def staged_report(self) -> Path:
+        """The report folder in the making: beside the staged output, as it will be beside the output."""
+        return report_folder(self.staged)
+
+    @property
     def begun(self) -> bool:
         """Whether there is anything to go on with."""
         return self.work.is_dir() and any(one.name != _LOCK for one in self.work.iterdir())
@@ -51,7 +64,7 @@ class Places:
         """Whether an earlier restore ended here, and no other one that shall replace it has begun since."""
         if not (self.out / RESULTS).is_file():
             return False
-        locked, journal, kept = self.work / _LOCK, self.work / JOURNAL, self.out / KEPT_JOURNAL
+        locked, journal, kept = self.work / _LOCK, self.work / JOURNAL, self.report / KEPT_JOURNAL
         if not (locked.exists() or journal.exists()):
             return True
         # The search is removed last: until then it is the one that the output tells of.
@@ -70,6 +83,11 @@ def check_free(places: Places, *, resume: bool, overwrite: bool) -> None:
     if out.is_dir() and any(out.iterdir()) and not (overwrite or (resume and places.finished)):
         raise OutputError(f"{out} exists and is not empty: choose another folder, or pass --overwrite to replace it")
     _check_own(places)
+    if not (overwrite or resume) and places.report.is_dir() and any(places.report.iterdir()):
+        raise OutputError(
+            f"{places.report} holds the report of an earlier restore: choose another --out, or pass --overwrite to "
+            "replace it"
+        )
     if places.begun and not (resume or overwrite):
         raise OutputError(
             f"{places.work} holds an unfinished restore: pass --resume to go on with it, or --overwrite to begin anew"
@@ -78,10 +96,11 @@ def check_free(places: Places, *, resume: bool, overwrite: bool) -> None:
 
 def _check_own(places: Places) -> None:
     """What lies beside the output is removed at the end, so it must be a restore's."""
-    for place, sign in ((places.work, _LOCK), (places.private, MARKER_NAME)):
+    signs = {places.work: (_LOCK,), places.private: (MARKER_NAME,), places.report: (KEPT_JOURNAL, BASE_NAME)}
+    for place, names in signs.items():
         if place.exists() and not place.is_dir():
             raise OutputError(f"{place} exists and is not a folder: choose another --out")
-        if place.is_dir() and any(place.iterdir()) and not (place / sign).is_file():
+        if place.is_dir() and any(place.iterdir()) and not any((place / name).is_file() for name in names):
             raise OutputError(f"{place} holds files that no restore made, and would be removed: choose another --out")
 
 
@@ -89,7 +108,8 @@ def check_same(places: Places, finetuned: str) -> None:
     """Raise `OutputError` where the finished output is of another fine-tune."""
     inputs = read_manifest(places.out).inputs
     made = next((inputs[role].location for role in ("finetuned", "target") if role in inputs), finetuned)
-    if made != finetuned and Path(made).resolve() != Path(finetuned).expanduser().resolve():
+    asked = Publisher(places.out).location(finetuned)
+    if made not in (finetuned, asked) and Path(made).resolve() != Path(finetuned).expanduser().resolve():
         raise OutputError(f"{places.out} is finished, and of {made}: choose another folder for {finetuned}")
 
 
@@ -122,24 +142,35 @@ def _empty(folder: Path) -> None:
 
 
 def publish(places: Places, *, overwrite: bool) -> None:
-    """Make the staged folder durable and give it the final name; what was there goes once the new one is."""
-    staged, out = places.staged, places.out
-    for found in sorted(staged.rglob("*"), reverse=True):
-        sync(found)
-    sync(staged)
-    previous = places.work / "previous"
-    if out.exists():
-        if any(out.iterdir()) and not overwrite:
-            raise OutputError(f"{out} appeared meanwhile: choose another folder, or pass --overwrite")
-        shutil.rmtree(previous, ignore_errors=True)
-        out.rename(previous)
+    """Make the staged folders durable and give them their final names; what was there goes once the new ones are.
+
+    The output leaves first and comes last: where it stands, the report beside it is its own.
+    """
+    pairs = ((places.staged_report, places.report), (places.staged, places.out))
+    if places.out.exists() and any(places.out.iterdir()) and not overwrite:
+        raise OutputError(f"{places.out} appeared meanwhile: choose another folder, or pass --overwrite")
+    for staged, _ in pairs:
+        for found in sorted(staged.rglob("*"), reverse=True):
+            sync(found)
+        sync(staged)
+    put_away: list[tuple[Path, Path]] = []
     try:
-        staged.rename(out)
+        for final in (places.out, places.report):
+            if final.exists():
+                previous = places.work / f"previous-{final.name}"
+                shutil.rmtree(previous, ignore_errors=True)
+                final.rename(previous)
+                put_away.append((previous, final))
+        for staged, final in pairs:
+            staged.rename(final)
     except OSError:
-        if previous.is_dir() and not out.exists():
-            previous.rename(out)
+        if places.report.exists() and not places.staged_report.exists():
+            places.report.rename(places.staged_report)
+        for previous, final in put_away:
+            if not final.exists():
+                previous.rename(final)
         raise
-    sync(out.parent)
+    sync(places.out.parent)
 
 
 def is_held(places: Places) -> bool:

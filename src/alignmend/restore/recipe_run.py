@@ -15,10 +15,11 @@ from alignmend.io.companions import by_name, is_tokenizer_file
 from alignmend.io.identity import sha256_of
 from alignmend.io.manifest import MANIFEST_NAME, Input, InputFile, Manifest, read_manifest
 from alignmend.io.private import MARKER_NAME, mark_private
+from alignmend.io.published import Publisher
 from alignmend.io.staging import settle
 from alignmend.recipes.apply import Origin, Switches, apply_recipe
 from alignmend.recipes.areas import with_area
-from alignmend.recipes.build import beside, build, sweep
+from alignmend.recipes.build import beside, build, located, sweep
 from alignmend.recipes.schema import Recipe
 from alignmend.recipes.second_stage import second_stage
 from alignmend.restore.parts import Progress, check_makeable, lacking, make_parts, stand_in
@@ -51,7 +52,7 @@ def run_recipe(
     """
     report = progress or (lambda what, done, total: None)
     recipe, told = with_area(recipe, folder)
-    wanted, place = lacking(recipe), _private_place(out)
+    wanted, place = lacking(recipe), _private_place(out, switches.within)
     check_makeable(recipe, folder, wanted)
     stages = [  # what is wrong is to be told before hours of training
         second_stage(build(one, folder), folder, may_fit=True) for _, one in sweep(stand_in(recipe))
@@ -60,7 +61,7 @@ def run_recipe(
     data = _data(recipe, folder) if wanted else {}
     whole = {**data, **(stages[0].data if stages[0] is not None else {})}
     if wanted and switches.resume and (done := _finished(recipe, folder, whole, out)):
-        settle(out)
+        settle(out, switches.within)
         return Ran(done, _left(place, wanted, keep_private=keep_private))
     if wanted and len(stages) == 1 and _is_taken(out) and not switches.overwrite:  # of a sweep, a part may be there
         raise OutputError(
@@ -76,8 +77,11 @@ def run_recipe(
     return Ran(written, _left(place, wanted, keep_private=keep_private))
 
 
-def _private_place(out: Path) -> Path:
-    """Where parts are made: beside the output, under its name."""
+def _private_place(out: Path, within: Path | None) -> Path:
+    """Where parts are made: beside the output, under its name; beside `within`, where that holds the output."""
+    if within is not None:
+        whole = _private_place(within, None)
+        return whole.with_name(f"{whole.name.removesuffix('-private')}-{out.name}-private")
     resolved = out.resolve()
     if not resolved.name:
         raise OutputError(f"{out} is no place for an output: choose a folder")
@@ -149,7 +153,7 @@ def _finished(recipe: Recipe, folder: Path, data: Mapping[str, Input], out: Path
     for name, one in sweep(recipe):
         place = out / name if name else out
         manifest = _whole(place)
-        asked = one.model_dump(mode="json", exclude_defaults=True)
+        asked = Publisher(place).recipe(located(one, folder).model_dump(mode="json", exclude_defaults=True))
         if manifest is None or manifest.recipe != asked or not _same_files(data, manifest.data):
             return ()
         if _newest(one, folder) > (place / MANIFEST_NAME).stat().st_mtime_ns:  # a model has changed since

@@ -19,6 +19,7 @@ from alignmend.evaluation.results import judge_block, read_results, results_docu
 from alignmend.execution.in_place import InPlace
 from alignmend.execution.rounding import Rounding
 from alignmend.io.identity import sha256_of
+from alignmend.io.published import Publisher
 from alignmend.recipes.build import beside, build, open_models
 from alignmend.restore.baselines import check_parent, check_sense, check_tried, is_safe
 from alignmend.restore.candidates import Choice, Operands, choose_families, recipe_of
@@ -395,13 +396,23 @@ class _Restore:
             method={"name": chosen.candidate.label},
             provenance={"seed": self.request.seed, "notes": [*self.split.notes, *_of_answers(proof)]},
         )
-        finish(document, self.places, proof)
+        document = _public(document, self.request)
+        finish(document, self.places)
         for text in _of_answers(proof):
             self.steps.noted(text)
         if not proof.safer:
             return Ended("not proven", self.places.staged, document, searched, proof)
         publish(self.places, overwrite=self.request.overwrite)
         return Ended("restored", self.places.out, document, searched, proof)
+
+
+def _public(document: Mapping[str, Any], request: Request) -> dict[str, Any]:
+    """Results that name no place on this machine, nor the unaligned model."""
+    publisher = Publisher(request.out)
+    if request.unaligned is not None and "/" in request.unaligned:
+        publisher.location(request.unaligned, hidden=True)
+    told: dict[str, Any] = publisher.tree(document)
+    return told
 
 
 def _of_answers(proof: Proof) -> list[str]:

@@ -9,7 +9,9 @@ import yaml
 
 from alignmend.io.identity import sha256_of
 from alignmend.io.manifest import Input, InputFile
+from alignmend.io.published import HASHED, Publisher
 from alignmend.recipes.apply import Origin, Switches, apply_recipe
+from alignmend.recipes.build import located
 from alignmend.recipes.schema import Recipe
 from alignmend.restore.candidates import Operands, recipe_of
 from alignmend.restore.front import Measured
@@ -22,6 +24,9 @@ from alignmend.restore.scoring import Worth
 RECIPE = "recipe.yaml"
 _HEAD = """# Written by alignmend restore. This repeats the checkpoint, byte for byte:
 #   alignmend run {name} --out DIR{switches}
+"""
+_HASHED = """# What is told by a hash is found in the report folder beside this one; elsewhere say where it is:
+#   --set models.ROLE=FOLDER
 """
 
 
@@ -54,9 +59,9 @@ def write_chosen(
         adapter_rank=request.adapter_rank,
         allow_unrelated=request.allow_unrelated,
         may_fit=True,
-        origin=Origin(asked.models, _data(recipe), (*told, *notes)),
+        origin=Origin(asked.models, _data(recipe), (*told, *notes), places.out),
     )
-    _begin(_text(asked, request), places)
+    _begin(_text(located(asked, Path()), request), places)
     return apply_recipe(recipe, Path(), places.staged, switches, progress)[0].path
 
 
@@ -67,6 +72,14 @@ def _begin(recipe: str, places: Places) -> None:
         shutil.rmtree(places.staged, ignore_errors=True)
         shutil.rmtree(places.work / "records" / RESTORED, ignore_errors=True)
     told.write_text(recipe, encoding="utf-8")
+
+
+def public_text(recipe: str, out: Path) -> str:
+    """A recipe's text as it may be uploaded from `out`: models by hub ids, by relative paths, or by hashes."""
+    head = "".join(line for line in recipe.splitlines(keepends=True) if line.startswith("#"))
+    value = Publisher(out).recipe(yaml.safe_load(recipe))
+    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    return head + (_HASHED if HASHED in text else "") + text
 
 
 def _text(recipe: Recipe, request: Request) -> str:
