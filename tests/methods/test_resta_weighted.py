@@ -17,6 +17,7 @@ import alignmend as am
 from alignmend.cli import main
 from alignmend.errors import MismatchError, ParameterError
 from alignmend.execution.moment_checks import fingerprints
+from alignmend.methods.resta_weighted import Direction
 
 NAMES = [pattern.format(layer) for layer in (0, 1) for pattern in (QUERY, UP)]
 
@@ -61,7 +62,7 @@ def close(found: dict[str, Tensor], expected: reference.Arrays) -> None:
 @pytest.mark.parametrize("beta", [1.0, 3.0])
 def test_every_direction_is_its_equation(models: dict[str, Any], beta: float, tmp_path: Path) -> None:
     f, a, u = (numbers(models, role) for role in ("finetuned", "aligned", "unaligned"))
-    directions = {
+    directions: dict[Direction, Any] = {
         "aligned-finetuned": (reference.subtract(a, f), models),
         "aligned-unaligned": (reference.subtract(a, u), models),
         "harm-vector": (
@@ -182,30 +183,30 @@ def test_a_whole_fine_tune_gives_no_adapter(models: dict[str, Any], tmp_path: Pa
         save_adapter(am.resta_weighted(**models), tmp_path / "out")
 
 
+class Held:
+    """What `InPlace` asks of a model: parameters under the names of the files."""
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        self._parameters = {name: torch.nn.Parameter(values.clone()) for name, values in tensors.items()}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {name: values.data for name, values in self._parameters.items()}
+
+    def named_parameters(self, **_: Any) -> Any:
+        return iter(self._parameters.items())
+
+
 def test_a_loaded_model_switches_to_what_is_written_and_back(models: dict[str, Any], tmp_path: Path) -> None:
     from alignmend.execution.in_place import InPlace
 
-    class Layered(torch.nn.Module):
-        """Parameters under the names of the files."""
-
-        def __init__(self, tensors: dict[str, Tensor]) -> None:
-            super().__init__()
-            self.tensors = {name: torch.nn.Parameter(values.clone()) for name, values in tensors.items()}
-
-        def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-            return {name: values.data for name, values in self.tensors.items()}
-
-        def named_parameters(self, *args: Any, **kwargs: Any) -> Any:
-            return iter(self.tensors.items())
-
     before = read(models["finetuned"].root.folder.path)
     for memory in (0, 1 << 24):  # directions computed anew, and held
-        network = Layered(before)
+        network: Any = Held(before)
         place = InPlace(network, models["finetuned"], memory=memory, threads=1)
         for number, (coefficient, beta) in enumerate([(0.8, 1.0), (1.2, 1.0), (1.2, 3.0)]):
             checkpoint = am.resta_weighted(**models, coefficient=coefficient, beta=beta)
             place.switch(checkpoint)
             expected = computed(checkpoint, tmp_path / f"{memory}-{number}")
-            assert all(torch.equal(network.tensors[name].data, values) for name, values in expected.items())
+            assert all(torch.equal(network.state_dict()[name], values) for name, values in expected.items())
         place.undo()
-        assert all(torch.equal(network.tensors[name].data, values) for name, values in before.items())
+        assert all(torch.equal(network.state_dict()[name], values) for name, values in before.items())
