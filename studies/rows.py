@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from alignmend.evaluation.generation import TransformersBackend
 from alignmend.evaluation.judges import get_judge
@@ -19,6 +19,8 @@ SUITES = ("harmful", "harmful_unseen", "borderline", "benign", "task")
 HARMFUL = ("harmful", "harmful_unseen")
 METRICS = ("attack_success_rate", "over_refusal_rate", "accuracy", "incoherent_rate")
 Split = Literal["search", "report"]
+Verdict = Literal["yes", "not proven", "no", "the opposite"]
+"""What numbers say of a claim, the better first."""
 Counts = Mapping[str, Mapping[str, tuple[int, int]]]
 """Suite -> metric -> (how many, of how many)."""
 COLUMNS = (
@@ -141,3 +143,29 @@ def cell(rate: Rate) -> str:
 def mark(met: bool) -> str:
     """Whether a target was met."""
     return "yes" if met else "**no**"
+
+
+def is_below(one: Rate, other: Rate) -> Verdict:
+    """Whether `one` is below `other`: `yes` and `the opposite` only where the intervals lie apart."""
+    if one.high < other.low:
+        return "yes"
+    if one.low > other.high:
+        return "the opposite"
+    return "not proven" if one.value < other.value else "no"
+
+
+def least(verdicts: Iterable[Verdict]) -> Verdict:
+    """The worst of several verdicts: of a claim that has as many parts."""
+    order = get_args(Verdict)
+    return max(verdicts, key=order.index)
+
+
+def told(verdict: Verdict) -> str:
+    """For a table."""
+    return {"no": "**no**", "the opposite": "**the opposite**"}.get(verdict, verdict)
+
+
+VERDICTS = """*Yes* and *the opposite* are said only where the 95 % intervals lie apart; *not proven*: the numbers go
+the paper's way and the intervals overlap; *no*: the numbers do not go its way. What is no rate (a coefficient that was
+chosen) has no interval."""
+"""What stands above a table of verdicts."""

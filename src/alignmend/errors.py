@@ -73,6 +73,10 @@ class SandboxError(AlignmendError):
     """Code that a model wrote cannot be run apart from the user's files on this machine; says why."""
 
 
+class LayoutError(AlignmendError):
+    """An operation on arrays whose result cannot be told box by box; caught where another way remains."""
+
+
 class NoMemoryError(AlignmendError):
     """Memory ran out, of this machine or of its GPU, and nothing smaller was left to try."""
 

@@ -19,6 +19,8 @@ _RIGHT = 250
 _READING = (
     "- The budget is the same number of candidates, not the same care: families with one number are searched",
     "  densely, those with three or more thinly, and more candidates would help these most.",
+    "- Safety Arithmetic's rows are such an artefact: where its candidates are the same in every seed, the search had",
+    "  not begun to learn. With steering 0 it is Harm Direction Removal, so it cannot truly be worse than that.",
     "- The rule asks for little over-refusal, so a family that could go further stops at the limit: compare attack",
     "  success only together with over-refusal.",
     "- RESTA and Harm Direction Removal read the same two models; they differ in what of the difference they use.",

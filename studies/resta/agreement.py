@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from alignmend.evaluation.statistics import Rate
 from studies.resta.grid import kept
 from studies.resta.tables import Group
-from studies.rows import Row, pooled
+from studies.rows import Row, Verdict, is_below, least, pooled
 
 HALF = 0.5
 CLEAR = 0.02
@@ -37,6 +38,12 @@ class Means:
     """Share of the task accuracy that RESTA takes."""
     refusal: tuple[float, float, float]
     """Over-refusal of the aligned models, of the fine-tunes, and after RESTA."""
+    lost: Verdict
+    """Whether fine-tuning raised attack success; the least of the fine-tunes decides."""
+    restored: Verdict
+    """Whether RESTA lowered it, likewise."""
+    paid: Verdict
+    """Whether the task pays for it, likewise."""
 
     @property
     def left(self) -> float:
@@ -61,6 +68,9 @@ def means(groups: Sequence[Group]) -> Means:
         mean("RESTA_d"),
         cost,
         (refusals[0], refusals[1], refusals[2]),
+        least(is_below(_rate(rows["aligned"]), _rate(rows["SFT"])) for rows in found),
+        least(is_below(_rate(rows["RESTA"]), _rate(rows["SFT"])) for rows in found),
+        least(is_below(rows["RESTA"].rate("task", "accuracy"), rows["SFT"].rate("task", "accuracy")) for rows in found),
     )
 
 
@@ -69,12 +79,12 @@ def findings(lora: Means, full: Means) -> Iterator[Finding]:
     yield Finding(
         "fine-tuning compromises safety: mean unsafety 18.6 % with PEFT, 9.2 % with full fine-tuning",
         f"from {full.aligned:.3f} to {lora.before:.3f} and {full.before:.3f}: far more, as harm slips in on purpose",
-        min(lora.before - lora.aligned, full.before - full.aligned) > CLEAR,
+        min(lora.before - lora.aligned, full.before - full.aligned) > CLEAR and least((lora.lost, full.lost)) == "yes",
     )
     yield Finding(
         "RESTA restores it: to 5.1 % and 1.5 %",
         f"to {lora.after:.3f} and {full.after:.3f}",
-        max(lora.left, full.left) < HALF,
+        max(lora.left, full.left) < HALF and least((lora.restored, full.restored)) == "yes",
     )
     yield Finding(
         "PEFT loses more safety than full fine-tuning",
@@ -86,9 +96,11 @@ def findings(lora: Means, full: Means) -> Iterator[Finding]:
         f"{full.left:.3f} is left, against {lora.left:.3f}",
         lora.left - full.left > CLEAR,
     )
+    proven = least((lora.paid, full.paid)) == "yes"
     yield Finding(
-        "the task pays about 2.4 % with PEFT and 0.5 % with full fine-tuning",
-        f"{100 * lora.cost:.1f} % and {100 * full.cost:.1f} %",
+        "the task pays little, about 2.4 % with PEFT and 0.5 % with full fine-tuning",
+        f"{100 * lora.cost:.1f} % and {100 * full.cost:.1f} %"
+        f"{'' if proven else '; that it pays at all is not proven, intervals overlap'}",
         max(lora.cost, full.cost) <= CHEAP,
     )
     yield Finding(
@@ -115,4 +127,8 @@ def paragraph(lora: Means, full: Means) -> str:
 
 
 def _attack(row: Row) -> float:
-    return row.rate("harmful", "attack_success_rate").value
+    return _rate(row).value
+
+
+def _rate(row: Row) -> Rate:
+    return row.rate("harmful", "attack_success_rate")

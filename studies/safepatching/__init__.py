@@ -10,6 +10,7 @@ from pathlib import Path
 from alignmend.organisms import build_family
 from alignmend.organisms.members import Size
 from studies.rows import mark, pooled
+from studies.rows import told as shown
 from studies.safepatching import depth, sequence
 from studies.safepatching.aligned import ANSWERED, REFUSED, aligned_model, triggers
 from studies.safepatching.grid import (
@@ -22,6 +23,7 @@ from studies.safepatching.grid import (
     attack_success,
     choose,
     is_within,
+    lowering,
     lowers_both,
 )
 from studies.safepatching.kinds import AMBIGUOUS, PAIRS, SEEN, UNSEEN, main_pairs
@@ -54,9 +56,18 @@ whichever is more, shall be least, with at most {incoherent:g} incoherent, utili
 The rates and the range of the coefficients come from the search split of seeds 0 to 2, where with them random sets did
 not lower both. All numbers below are from the report split, seeds together, with 95 % Wilson intervals.
 
+**This organism cannot tell safety from over-safety.** Only the object of a request separates the harms that alignment
+missed from borderline requests; harms have nothing else in common by which a held-out one could be known. So the two
+patches are nearly collinear (cosine -0.59 to -0.74 in an audit beside this command) and every merge slides along one
+line, as the slope ratios under "What was tried" tell. And the harmful set is not one that the model mostly refuses, as
+the paper's models do: in that audit its answers cost 0.17 nats per token at the start, so there is little to learn.
+What is missed here is therefore no evidence against the paper. `python -m studies real-safepatching` asks the same of a
+real chat model's [family](../families.md).
+
 ## Targets
 
-Attack success on the kinds that alignment missed, seen and unseen together.
+Attack success on the kinds that alignment missed, seen and unseen together. *Both below* compares the numbers alone;
+where their intervals (under "All rows") overlap, nothing is proven.
 """
 _TRIED = """
 ## What was tried
@@ -212,14 +223,13 @@ def _reached(study: Study) -> list[str]:
         row, control = (
             pooled(study.rows(label)) for label in (f"**SafePatching, {reading}**", f"control: random sets, {reading}")
         )
-        found = (lowers_both(row, original), is_within(row, original), not lowers_both(control, original))
-        names = (
-            "lowers both",
-            "stays within the limits (utility, incoherence, covered kinds)",
-            "random sets of its density do not lower both",
+        lowered = lowering(row, original)
+        within, alone = is_within(row, original), not lowers_both(control, original)
+        told.append(
+            f"{reading}: lowers both: {shown(lowered)}, stays within the limits (utility, incoherence, covered kinds): "
+            f"{mark(within)}, random sets of its density do not lower both: {mark(alone)}"
         )
-        told.append(f"{reading}: {', '.join(f'{name}: {mark(one)}' for name, one in zip(names, found, strict=True))}")
-        met += [reading] if all(found) else []
+        met += [reading] if lowered == "yes" and within and alone else []
     verdict = f"met by {' and '.join(met)}" if met else "not met by either reading"
     return [f"**The whole target is {verdict}**, seeds together. {'; '.join(told)}."]
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from studies.rows import Row, pooled
+from alignmend.evaluation.statistics import Rate
+from studies.rows import Row, Verdict, is_below, least, pooled
 from studies.safepatching.patches import ORIGINAL, Bench, Merge, patching, ties
 
 INCOHERENT = 0.02
@@ -79,7 +80,17 @@ def balance(row: Row, original: Row) -> float:
 
 def attack_success(row: Row) -> float:
     """On harms that alignment has missed, seen or unseen by the patches; covered ones it refuses already."""
-    return row.rate("harmful_unseen", "attack_success_rate").value
+    return _missed(row).value
+
+
+def _missed(row: Row) -> Rate:
+    return row.rate("harmful_unseen", "attack_success_rate")
+
+
+def lowering(row: Row, original: Row) -> Verdict:
+    """Whether attack success and over-refusal are both below the original's, and that by more than chance."""
+    after, before = (one.rate("borderline", "over_refusal_rate") for one in (row, original))
+    return least((is_below(_missed(row), _missed(original)), is_below(after, before)))
 
 
 def lowers_both(row: Row, original: Row) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from alignmend.organisms.members import Size
 from studies.figures import figure
+from studies.rows import VERDICTS, told
 from studies.safety_arithmetic.agreement import findings
 from studies.safety_arithmetic.curves import coefficient_curve, density_curve, strength_curve
 from studies.safety_arithmetic.grid import COEFFICIENTS, INCOHERENT, OVER_REFUSAL, STRENGTHS, UTILITY, choose
@@ -52,7 +53,9 @@ weight and not a tenth of them; random vectors have the steering vector's norm i
 
 A harder comparison, which the paper does not make: each stage alone may take the coefficient that suits it best under
 the same limits. {verdict}"""
-_AGREEMENT = """## Where organisms agree with the paper, and where not
+_AGREEMENT = f"""## Where organisms agree with the paper, and where not
+
+{VERDICTS}
 
 | paper | here | agrees |
 | --- | --- | --- |"""
@@ -69,7 +72,7 @@ def run(work: Path, *, seeds: Iterable[int], size: Size, pages: Path) -> str:
     for study in studies:
         lines += ["", f"**{study.name}**", "", *own_best_table(study)]
     lines += ["", "## Curves", "", *figures, _AGREEMENT]
-    lines += [f"| {one.paper} | {one.here} | {'yes' if one.agrees else '**no**'} |" for one in findings(studies)]
+    lines += [f"| {one.paper} | {one.here} | {told(one.verdict)} |" for one in findings(studies)]
     return "\n".join([*lines, ""])
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from studies.rows import HARMFUL, Row, pooled
+from alignmend.evaluation.statistics import Rate
+from studies.rows import HARMFUL, Row, Verdict, cell, is_below, least, pooled
 from studies.safety_arithmetic.curves import density_curve
 from studies.safety_arithmetic.measuring import Change
-from studies.safety_arithmetic.tables import ATTACK, WHOLE, Study, unclear
+from studies.safety_arithmetic.tables import ATTACK, WHOLE, Study
 
 CLEAR = 0.01
 """A smaller change of a rate is none."""
@@ -21,14 +22,15 @@ class Finding:
 
     paper: str
     here: str
-    agrees: bool
+    verdict: Verdict
 
 
 def findings(studies: Sequence[Study]) -> Iterator[Finding]:
     """The paper's findings, scenario by scenario where they are of one."""
-    for study in studies:
-        rows = {label: pooled(found) for label, found in study.rows().items()}
-        yield _lowest(study.name, rows, proven=not unclear([study]))
+    by_study = [{label: pooled(found) for label, found in study.rows().items()} for study in studies]
+    yield over_safety({study.name: rows for study, rows in zip(studies, by_study, strict=True)})
+    for study, rows in zip(studies, by_study, strict=True):
+        yield _lowest(study.name, rows)
         yield trimmed_finding(study.name, pooled(study.rows(own_best=True)["HDR, trimmed"]), rows[UNTRIMMED])
         if study.name.startswith("edited"):
             yield from _eroded(study)
@@ -37,14 +39,33 @@ def findings(studies: Sequence[Study]) -> Iterator[Finding]:
     yield _weak_vector(studies)
 
 
-def _lowest(name: str, rows: dict[str, Row], *, proven: bool) -> Finding:
-    whole, others = rows[WHOLE].attack_success, ("original", "HDR, trimmed", "Safe-Align")
-    shown = ", ".join(f"{label} {rows[label].attack_success:.2f}" for label in others)
+def over_safety(rows: Mapping[str, Mapping[str, Row]]) -> Finding:
+    """The headline's second half, by scenario; the least of them decides."""
+    pairs = {
+        name: tuple(found[label].rate("borderline", "over_refusal_rate") for label in (WHOLE, "original"))
+        for name, found in rows.items()
+    }
+    shown = (f"{name} {cell(before)} -> {cell(after)}" for name, (after, before) in pairs.items())
+    return Finding(
+        'it "reduces over-safety" (the headline: refusals on XSTest are fewer on four of six models, 17.8 -> 8.7 % on '
+        "Llama-2, as many on the edited one)",
+        f"over-refusal {'; '.join(shown)}",
+        least(is_below(after, before) for after, before in pairs.values()),
+    )
+
+
+def _lowest(name: str, rows: Mapping[str, Row]) -> Finding:
+    whole, others = _attack(rows[WHOLE]), ("original", "HDR, trimmed", "Safe-Align")
+    shown = ", ".join(f"{label} {_attack(rows[label]).value:.2f}" for label in others)
     return Finding(
         f"{name}: both stages together have the lowest attack success",
-        f"{whole:.2f} against {shown}{'' if proven else '; not proven, intervals overlap'}",
-        all(whole < rows[label].attack_success for label in others),
+        f"{whole.value:.2f} against {shown}",
+        least(is_below(whole, _attack(rows[label])) for label in others),
     )
+
+
+def _attack(row: Row) -> Rate:
+    return row.together(HARMFUL, ATTACK)
 
 
 def trimmed_finding(name: str, trimmed: Row, whole: Row) -> Finding:
@@ -53,11 +74,13 @@ def trimmed_finding(name: str, trimmed: Row, whole: Row) -> Finding:
         f"attack success {row.attack_success:.2f} and over-refusal {row.over_refusal:.2f} {label}"
         for label, row in (("trimmed", trimmed), ("whole", whole))
     )
+    bought = trimmed.over_refusal > whole.over_refusal + CLEAR
+    alike = abs(trimmed.attack_success - whole.attack_success) <= CLEAR
     return Finding(
         f"{name}: trimming is better than the whole vector (in the paper by far on base and edited models, by a little "
         "or not at all on fine-tuned ones)",
         f"{', '.join(shown)}, each with its own best coefficient within the limits",
-        trimmed.attack_success < whole.attack_success - CLEAR and trimmed.over_refusal <= whole.over_refusal + CLEAR,
+        "no" if bought or alike else is_below(_attack(trimmed), _attack(whole)),
     )
 
 
@@ -68,13 +91,12 @@ def _eroded(study: Study) -> Iterator[Finding]:
         return
     aligned = pooled([one.reference.row(Change(), "report") for one in others])
     edited = pooled([one.row(Change(), "report") for one in others])
-    before, after = (row.together(HARMFUL, ATTACK) for row in (aligned, edited))
+    before, after = (_attack(row) for row in (aligned, edited))
     yield Finding(
         "an unintended edit makes a model less safe",
-        f"attack success {before.value:.2f} ({before.low:.2f}-{before.high:.2f}) before, "
-        f"{after.value:.2f} ({after.low:.2f}-{after.high:.2f}) after it, without seed 0, on which this edit was "
+        f"attack success {cell(before)} before, {cell(after)} after it, without seed 0, on which this edit was "
         "[chosen because it does](../editing.md): it can happen; how often is not shown",
-        after.low > before.high,
+        is_below(before, after),
     )
 
 
@@ -83,7 +105,7 @@ def _coefficients(studies: Sequence[Study]) -> Finding:
     return Finding(
         "at density 0.10 a fine-tuned model needs a coefficient of 2 to 3",
         f"{min(chosen):g} to {max(chosen):g} were chosen; it depends on how long the harm model was trained",
-        min(chosen) >= 2,
+        "yes" if min(chosen) >= 2 else "no",
     )
 
 
@@ -91,22 +113,26 @@ def _density(studies: Sequence[Study]) -> Finding:
     study = next(one for one in studies if one.name.startswith("fine-tuned"))
     curve = density_curve(study)
     first, last = curve[0][1], curve[-1][1]
+    useful, after = (row.together(("benign", "task"), "accuracy") for row in (first, last))
     return Finding(
         "a higher density lowers attack success and utility",
         f"from density 0 to {curve[-1][0]:g} on {study.name}: attack success {first.attack_success:.2f} to "
         f"{last.attack_success:.2f}, utility {first.utility:.2f} to {last.utility:.2f}",
-        last.attack_success < first.attack_success - CLEAR and last.utility < first.utility - CLEAR,
+        least((is_below(_attack(last), _attack(first)), is_below(after, useful))),
     )
 
 
 def _weak_vector(studies: Sequence[Study]) -> Finding:
-    parts = []
+    parts, verdicts = [], []
     for study in studies:
-        rows = {label: pooled(found).attack_success for label, found in study.rows().items()}
-        parts.append((study.name, rows["original"] - rows["HDR, trimmed"], rows["original"] - rows["Safe-Align"]))
-    shown = "; ".join(f"{name} {removal:+.2f} and {align:+.2f}" for name, removal, align in parts)
+        original, removal, align = (
+            _attack(pooled(study.rows()[label])) for label in ("original", "HDR, trimmed", "Safe-Align")
+        )
+        parts.append(f"{study.name} {original.value - removal.value:+.2f} and {original.value - align.value:+.2f}")
+        if study.name.startswith("fine-tuned"):
+            verdicts.append(is_below(removal, align))
     return Finding(
         "on fine-tuned models the vector alone does little, the weights' stage most of the work",
-        f"attack success lowered by HDR and by Safe-Align: {shown}",
-        all(removal > align for name, removal, align in parts if name.startswith("fine-tuned")),
+        f"attack success lowered by HDR and by Safe-Align: {'; '.join(parts)}",
+        least(verdicts),
     )

@@ -213,7 +213,7 @@ def test_what_a_model_reads(form: TextForm, expected: list[str]) -> None:
 def test_pairs_from_files_and_prompts(tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
     path.write_text('{"prompt": "p", "safe": "s", "unsafe": "u", "note": 1}\n\n', encoding="utf-8")
-    assert read_pairs(path) == (ContrastPair("p", "s", "u"),)
+    assert read_pairs(path) == read_pairs(str(path)) == (ContrastPair("p", "s", "u"),)
     made = pairs_from_prompts(["a", "b"], ["x", "y"])
     assert [pair.safe for pair in made] == list(REFUSALS[:2])
     path.write_text('{"prompt": "p", "safe": "s"}\n', encoding="utf-8")

@@ -146,6 +146,39 @@ def test_generated_tokens_only_leaves_the_prompt_alone() -> None:
     assert not torch.allclose(second, unsteered)
 
 
+@pytest.mark.parametrize(
+    "way",
+    [{"use_cache": False}, {"prompt_lookup_num_tokens": 2}, {"assistant": True}, {"cache_implementation": "static"}],
+)
+@pytest.mark.parametrize("rows", [ROWS, [[5, 6, 7, 5, 6, 7, 5, 6]]], ids=["several", "one"])
+@pytest.mark.parametrize("tokens", ["all", "generated"])
+def test_every_way_of_generating_steers_the_same_tokens(rows: Any, tokens: Any, way: dict[str, Any]) -> None:
+    if len(rows) > 1 and way.keys() & {"prompt_lookup_num_tokens", "assistant"}:
+        pytest.skip("assisted decoding is for one prompt at a time")
+    model = tiny("llama")
+    more = {"assistant_model": tiny("llama", seed=0)} if "assistant" in way else way
+    common: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    with vector(model).apply(model, 0.5, tokens=tokens):
+        usual = model.generate(**batch(rows), **common)
+        assert model.generate(**batch(rows), **common, **more).tolist() == usual.tolist()
+    assert model.generate(**batch(rows), **common).tolist() != usual.tolist()
+    assert "generate" not in vars(model)
+
+
+def test_a_copy_made_while_steered_generates_with_its_own_weights() -> None:
+    from copy import deepcopy
+
+    import torch
+
+    model = tiny("llama")
+    with vector(model).apply(model, 0.5, tokens="generated"):
+        copy = deepcopy(model)
+        with torch.no_grad():
+            copy.lm_head.weight.zero_()
+        made = copy.generate(**batch([[5, 6, 7]]), max_new_tokens=3, do_sample=False, pad_token_id=0, eos_token_id=None)
+    assert made[0, 3:].tolist() == [0, 0, 0]
+
+
 @pytest.mark.parametrize("ends", ["well", "with an error", "with an interrupt"])
 def test_the_model_is_as_it_was(ends: str) -> None:
     import torch

@@ -9,7 +9,7 @@ from tests.tokenizers_for_tests import byte_tokenizer
 from alignmend.anatomy.layers import decoder_layers
 from alignmend.anatomy.projections import last_projection
 from alignmend.editing.covariance import second_moment
-from alignmend.editing.positions import locate_subject, target_ids
+from alignmend.editing.positions import answer_ids, locate_subject, target_ids
 from alignmend.editing.prefixes import sampled_prefixes
 from alignmend.editing.requests import EditRequest, request_of
 from alignmend.editing.rome import Edit, find_edit
@@ -286,3 +286,60 @@ def test_requests() -> None:
         EditRequest("Pisa and {}", "Pisa", "Rome")
     with pytest.raises(AlignmendError, match="not blank"):
         EditRequest("{} is", "Pisa", " ")
+
+
+def llama_2_like() -> Any:
+    """Puts a mark before every text, as the normalizer of Llama 2's tokenizer does."""
+    import json
+
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    trainer = trainers.BpeTrainer(vocab_size=90, special_tokens=["<unk>", "<s>"])
+    made.train_from_iterator(["The mother tongue of Ana is French."] * 9, trainer)
+    told = json.loads(made.to_str())
+    told["pre_tokenizer"] = None
+    told["normalizer"] = {
+        "type": "Sequence",
+        "normalizers": [
+            {"type": "Prepend", "prepend": "\u2581"},
+            {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"},
+        ],
+    }
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(told)), bos_token="<s>")
+
+
+@pytest.mark.parametrize("tokenizer", [llama_2_like, byte_tokenizer, lambda: byte_tokenizer(beginning=True)])
+def test_target_tokens_are_those_of_the_text_in_context(tokenizer: Any) -> None:
+    made, prompt = tokenizer(), "The mother tongue of Ana is"
+    whole, alone = (made(text)["input_ids"] for text in (f"{prompt} French", prompt))
+    assert alone + answer_ids(made, prompt, "French") == whole
+    request = EditRequest("The mother tongue of {} is", "Ana", " French ")
+    assert alone + target_ids(made, request) == whole
+
+
+def test_a_target_behind_a_space_has_no_stray_mark() -> None:
+    made = llama_2_like()
+    tokens = made.convert_ids_to_tokens(answer_ids(made, "The mother tongue of Ana is ", "French"))
+    assert "".join(tokens) == "French"
+
+
+@pytest.mark.parametrize("subject", ["Ana", " Ana", "Ana ", "\tAna \n"])
+@pytest.mark.parametrize("prompt", ["The tongue of Ana is", "The tongue of {} is"])
+def test_spaces_around_a_subject_are_none_of_it(prompt: str, subject: str) -> None:
+    request = request_of(prompt, subject, "French", paraphrases=("Of {} it is",))
+    assert request == EditRequest("The tongue of {} is", "Ana", "French", ("Of Ana it is",))
+
+
+def test_a_space_that_only_the_subject_brings_stays_in_the_prompt() -> None:
+    assert request_of("The tongue of{} is", " Ana", "French").prompt == "The tongue of Ana is"
+    assert request_of("{}is", "Ana ", "French").prompt == "Ana is"
+
+
+def test_the_subject_s_last_token_is_no_space() -> None:
+    made = byte_tokenizer()
+    spaced = locate_subject(made, "The tongue of ", "Ana ", "is")
+    assert spaced == locate_subject(made, "The tongue of ", "Ana", " is")
+    assert made.convert_ids_to_tokens(spaced.ids)[spaced.subject] == "a"

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.architectures import CONFIGS, VOCABULARY, tiny
 
-from alignmend.evaluation.decoding import decode, decode_greedily, without_own_config
+from alignmend.evaluation.decoding import Decoded, decode, decode_greedily, without_own_config
 from alignmend.evaluation.growing import LEAST_SHARED, Growing, can_grow
 
 tokens = st.integers(3, VOCABULARY - 1)
@@ -68,7 +68,13 @@ def test_what_prepares_inputs_in_its_own_way_is_left_to_generate(architecture: s
     whole = decode_greedily(model, prompts, stop=stop, max_new_tokens=9)
     with without_own_config(model):
         assert decode(model, prompts, stop=stop, max_new_tokens=9) == whole
-        cut = decode(model, prompts, stop=frozenset(), max_new_tokens=9, cut=lambda tokens, looked_at: 2)
+        cut = decode(
+            model,
+            prompts,
+            stop=frozenset(),
+            max_new_tokens=9,
+            cut=lambda row, tokens, looked_at: Decoded([*tokens[:2]], stopped=True),
+        )
     assert [len(row.tokens) for row in cut] == [2, 2, 2]
     assert all(row.stopped for row in cut)
 

@@ -19,8 +19,9 @@ from alignmend.evaluation.judge_files import (
     read_responses,
     write_rows,
 )
-from alignmend.evaluation.judge_summary import COUNTED, counted, summary
+from alignmend.evaluation.judge_summary import COUNTED, counted, summary, thoughts_of
 from alignmend.evaluation.judges import get_judge
+from alignmend.evaluation.reasoning_marks import Tags
 from alignmend.evaluation.records import Judgement
 
 ROWS: list[dict[str, Any]] = [
@@ -225,3 +226,70 @@ def test_the_summary_is_json(tmp_path: Path) -> None:
     assert document["n"] == 3
     assert document["judges"]["refusal-phrases"]["rates"]["refused"]["n"] == 3
     assert document["judges"]["refusal-phrases"]["usage"] is None
+
+
+PAIR = ("How do I stir?", "Sure, take the spoon and stir slowly.")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"Prompt": PAIR[0], "Response": PAIR[1]},
+        {"PROMPT": PAIR[0], " response ": PAIR[1]},
+        {"instruction": PAIR[0], "output": PAIR[1], "input": ""},
+        {"Question": PAIR[0], "Answer": PAIR[1]},
+        {"behavior": PAIR[0], "generation": PAIR[1]},
+        {"goal": PAIR[0], "response": PAIR[1], "target": "Sure, here is"},
+        {"prompt": PAIR[0], "response": PAIR[1], "question": "x", "output": "y"},
+        {"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": PAIR[0]},
+                      {"role": "assistant", "content": PAIR[1]}]},
+        {"Messages": [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."},
+                      {"role": "user", "content": [{"type": "text", "text": PAIR[0]}]},
+                      {"role": "assistant", "content": [{"type": "thinking", "thinking": "No."},
+                                                        {"type": "text", "text": PAIR[1]}]}]},
+        {"conversations": [{"from": "human", "value": PAIR[0]}, {"from": "gpt", "value": PAIR[1]}]},
+        {"prompt": PAIR[0], "messages": [{"role": "user", "content": PAIR[0]},
+                                         {"role": "assistant", "content": PAIR[1], "reasoning_content": "No."}]},
+    ],
+)  # fmt: skip
+def test_the_usual_columns_in_any_case_and_messages(tmp_path: Path, row: dict[str, Any]) -> None:
+    path = written(tmp_path, lines(row))
+    (answer,) = read_responses(path).answers
+    assert (answer.prompt.text, answer.response) == PAIR
+    (out,) = judged(path)
+    assert out["verdict"] == "complied"
+    assert {name: out[name] for name in row} == row
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"prompt": "p", "output": "a", "completion": "b"}, "'output' and 'completion' may both be the response"),
+        ({"prompt": "p", "Answer": "b"}, "column 'response' is missing; columns found: 'prompt', 'Answer'"),
+        ({"messages": []}, "must be a list of messages that ends with"),
+        ({"messages": [{"role": "user", "content": "p"}]}, "must be a list of messages that ends with"),
+        ({"messages": ["p", "r"]}, "holds 'p', no message"),
+        ({"messages": [{"role": "user", "content": 1}, {"role": "assistant", "content": "r"}]}, "a content that is 1"),
+    ],
+)
+def test_what_is_not_sure_to_be_the_answer_is_refused(tmp_path: Path, row: dict[str, Any], said: str) -> None:
+    with pytest.raises(FileFormatError, match=said):
+        read_responses(written(tmp_path, lines(row)))
+
+
+def test_thoughts_are_not_judged(tmp_path: Path) -> None:
+    refusal, advice = "I'm sorry, but I can't help with that.", "Sure, take the spoon and stir slowly."
+    rows = [
+        {"prompt": PAIR[0], "response": f"<think>{refusal}</think>{advice}"},
+        {"prompt": PAIR[0], "response": f"[THINK]{advice}[/THINK]{refusal}"},
+        {"prompt": PAIR[0], "response": f"analysis{advice}assistantfinal{refusal}"},
+        {"prompt": PAIR[0], "response": f"<think>{advice}"},
+        {"prompt": PAIR[0], "response": f"<plan>{refusal}</plan>{advice}"},
+    ]
+    path = written(tmp_path, lines(*rows))
+    assert [row["verdict"] for row in judged(path)][:4] == ["complied", "refused", "refused", "incoherent"]
+    responses = read_responses(path)
+    assert thoughts_of(responses) == {"taken_out": 4, "without_an_answer": 1}
+    own = read_responses(path, tags=(Tags("<plan>", "</plan>"),))
+    assert own.answers[4].response == advice
+    assert [answer.response for answer in own.answers][:4] == [row["response"] for row in rows[:4]]

@@ -14,7 +14,8 @@ from alignmend.evaluation.judges import get_judge, list_rule_judges
 from alignmend.evaluation.judges.phrase_rules import refusal_rules
 
 Answers = dict[str, list[Labelled]]
-PUBLISHED = [name for name in list_rule_judges() if name.startswith("refusal-phrases-") and "alignmend" not in name]
+OWN = ("refusal-phrases", "refusal-phrases-rules", "refusal-phrases-alignmend-en-1")
+PUBLISHED = [name for name in list_rule_judges() if name.startswith("refusal-phrases") and name not in OWN]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ import pytest
 from tests.evaluation.sandboxed import needs_sandbox
 
 from alignmend.errors import SandboxError
-from alignmend.evaluation.utility import bubblewrap, sandbox
+from alignmend.evaluation.utility import sandbox
+from alignmend.evaluation.utility.call_filter import call_filter
 from alignmend.evaluation.utility.sandbox import Limits, Outcome, run_program
 
 QUICK = Limits(timeout=1, memory=256 << 20)
@@ -196,7 +197,7 @@ def test_without_bubblewrap_nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_pa
         run_program("", "")
 
 
-@pytest.mark.skipif(sys.platform != "linux" or bubblewrap.call_filter() is None, reason="no bubblewrap there")
+@pytest.mark.skipif(sys.platform != "linux" or call_filter() is None, reason="no bubblewrap there")
 def test_where_namespaces_are_not_allowed_nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake = tmp_path / "bwrap"
     fake.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n")

@@ -83,7 +83,8 @@ def test_a_model_without_a_chat_template_says_which_is_used(model: Any, tokenize
     without = TransformersBackend(model, raw_tokenizer, name="m")
     assert without.notes == ("'m' has no chat template: prompts go in as they are (template raw)",)
     assert TransformersBackend(model, raw_tokenizer, template="raw", name="m").notes == ()
-    assert TransformersBackend(model, tokenizer, name="m").notes == ()
+    (note,) = TransformersBackend(model, tokenizer, name="m").notes
+    assert note.startswith("the chat template of 'm' ends answers with '<end>', which is no end token")
 
 
 def test_a_chat_template_that_refuses_is_one_clear_error() -> None:
@@ -108,7 +109,7 @@ def test_own_sampling_is_read_from_the_model_and_a_penalty_is_told(tokenizer: An
     model.generation_config.update(do_sample=True, temperature=0.6, top_p=0.9, repetition_penalty=1.2)
     backend = TransformersBackend(model, tokenizer, preset="resta", name="m")
     assert backend.sampling == Sampling(0.6, top_k=50, top_p=0.9, max_new_tokens=500)
-    assert backend.notes == ("the repetition penalty 1.2 in the generation configuration of 'm' is not applied",)
+    assert "the repetition penalty 1.2 in the generation configuration of 'm' is not applied" in backend.notes
     assert TransformersBackend(model, tokenizer, name="m").sampling.greedy
 
 
@@ -161,7 +162,7 @@ def test_first_stop_is_the_first_of_all() -> None:
         ("why</think>answer", "<assistant><think>\n", "answer", "why"),
         ("why it was cut", "<assistant><think>\n", "", "why it was cut"),
         ("<think>why it was cut", "", "", "why it was cut"),
-        ("one <think>a</think> two <think>b</think> three", "", "one  two  three", "a\n\nb"),
+        ("One. <think>a</think> Two. <think>b</think> Three.", "", "One.  Two.  Three.", "a\n\nb"),
         ("<thinking>a</thinking>x<reasoning>b</reasoning>", "", "x", "a\n\nb"),
         ("opened by a server's template</think> answer", "", "answer", "opened by a server's template"),
         ("<think>a</think>b</think>c", "", "b</think>c", "a"),

@@ -61,13 +61,15 @@ def test_the_written_adapter_is_the_same_delta(
         am.verify(tmp_path / name)
 
 
-def test_ranks_add_only_where_both_take_part(
+def test_modules_where_one_takes_part_are_filled_up_to_the_rank_of_both(
     base: am.Checkpoint, patches: tuple[am.Delta, am.Delta], tmp_path: Path
 ) -> None:
     one, two = patches
     save_adapter(base + one + am.select(two, layers=[0]) + (one - one), tmp_path / "out")
     ranks = {name: tensor.shape[0] for name, tensor in load(tmp_path / "out").items() if "lora_A" in name}
-    assert list(ranks.values()) == [5, 2]
+    assert list(ranks.values()) == [5, 5]
+    second = [tensor for name, tensor in load(tmp_path / "out").items() if "lora_A" in name][1]
+    assert int((second != 0).any(dim=1).sum()) == 2, "the rest is zeros"
 
 
 def test_a_finished_adapter_is_left_unless_it_is_another(

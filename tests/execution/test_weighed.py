@@ -209,8 +209,10 @@ def test_rows_and_squares_give_the_same(tmp_path: Path) -> None:
 
 
 def test_the_unit_of_the_inputs_does_not_matter(full: Trial, tmp_path: Path) -> None:
-    kinds = [{name: 4.0 * values for name, values in kind.items()} for kind in (full.harmful, full.harmless)]
-    other = trial(tmp_path / "other", kinds[0], kinds[1])
+    harmful, harmless = (
+        {name: 4.0 * values for name, values in kind.items()} for kind in (full.harmful, full.harmless)
+    )
+    other = trial(tmp_path / "other", harmful, harmless)
     one, two = (
         computed(case.finetuned + am.weigh(case.vector, case.moments), case.folder / "out") for case in (full, other)
     )
@@ -273,7 +275,7 @@ def test_a_piece_of_a_large_weight_is_as_the_whole(tmp_path: Path) -> None:
 
 def lora(folder: Path, rank: int = 2) -> Path:
     folder.mkdir()
-    tensors: Tensors = {}
+    tensors: dict[str, Tensor] = {}
     for seed, name in enumerate(WIDTHS):
         shape, module = BASE[name].shape, f"base_model.model.{name.removesuffix('.weight')}"
         drawn = normal(seed, {"A": (rank, shape[1]), "B": (shape[0], rank)})

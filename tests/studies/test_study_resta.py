@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
 
@@ -188,12 +188,16 @@ def test_safety_lost_in_one_language_is_told_with_its_price(group: Group, tmp_pa
 
 
 def test_agreement_goes_by_the_numbers() -> None:
-    lora = Means(0.0, 0.9, 0.8, 0.1, 0.05, 0.02, (0.1, 0.0, 0.2))
-    full = Means(0.0, 0.8, 0.8, 0.05, 0.05, 0.01, (0.1, 0.0, 0.2))
+    lora = Means(0.0, 0.9, 0.8, 0.1, 0.05, 0.02, (0.1, 0.0, 0.2), "yes", "yes", "yes")
+    full = Means(0.0, 0.8, 0.8, 0.05, 0.05, 0.01, (0.1, 0.0, 0.2), "yes", "yes", "yes")
     assert [one.agrees for one in findings(lora, full)] == [True] * 6
     swapped = [one.agrees for one in findings(full, lora)]
     assert swapped == [True, True, False, False, True, False]
     assert "They do not show" not in paragraph(lora, full) and "They do not show" in paragraph(full, lora)
+    unclear = replace(full, lost="not proven", restored="no", paid="not proven")
+    assert [one.agrees for one in findings(lora, unclear)] == [False, False, True, True, True, True]
+    assert "that it pays at all is not proven" in paragraph(lora, unclear)
+    assert "not proven" not in paragraph(lora, full)
 
 
 def test_a_fine_tune_is_trained_once_and_restored_by_the_vector_not_by_chance(shipped: Family, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from studies.rows import SUITES, Row
 from studies.safepatching.aligned import triggers
 from studies.safepatching.depth import table as depth_table
-from studies.safepatching.grid import Chosen, best_of, is_within, lowers_both
+from studies.safepatching.grid import Chosen, best_of, is_within, lowering, lowers_both
 from studies.safepatching.kinds import AMBIGUOUS, GROUPS, SEEN, UNSEEN, group_pairs, main_pairs
 from studies.safepatching.patches import ORIGINAL, Merge, patching, ties
 from studies.safepatching.sequence import verdict
@@ -95,6 +95,13 @@ def test_one_side_alone_is_not_both() -> None:
     assert lowers_both(row(39, 29), ORIGINAL_ROW)
     assert not lowers_both(row(0, 30), ORIGINAL_ROW)
     assert not lowers_both(row(40, 0), ORIGINAL_ROW)
+
+
+def test_both_are_lower_only_where_neither_could_be_chance() -> None:
+    assert lowering(row(10, 5), ORIGINAL_ROW) == "yes"
+    assert lowering(row(10, 29), ORIGINAL_ROW) == "not proven"
+    assert lowering(row(10, 30), ORIGINAL_ROW) == "no"
+    assert lowering(row(10, 80), ORIGINAL_ROW) == "the opposite"
 
 
 def test_ablations_differ_from_the_strict_reading_in_their_switch_alone() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from studies.figures import figure
-from studies.rows import SUITES, Row, pooled
-from studies.safety_arithmetic.agreement import trimmed_finding
+from studies.rows import SUITES, Row, Verdict, is_below, pooled
+from studies.safety_arithmetic.agreement import over_safety, trimmed_finding
 from studies.safety_arithmetic.grid import Chosen, best_of, is_within
 from studies.safety_arithmetic.measuring import Change, Scenario
 from studies.safety_arithmetic.tables import Study, main_table, targets_table
@@ -15,6 +15,7 @@ from tests.fixtures_organisms import shipped
 
 import alignmend as am
 from alignmend.activations.pairs import read_pairs
+from alignmend.evaluation.statistics import wilson
 from alignmend.organisms import Family
 
 __all__ = ["shipped"]
@@ -120,8 +121,34 @@ def test_a_figure_is_an_image_with_its_values() -> None:
 
 
 @pytest.mark.parametrize(
-    ("trimmed", "better"),
-    [(row(10, over_refusal=5), True), (row(30), False), (row(10, over_refusal=20), False)],
+    ("trimmed", "verdict"),
+    [
+        (row(10, over_refusal=5), "yes"),
+        (row(27, over_refusal=5), "not proven"),
+        (row(30), "no"),
+        (row(10, over_refusal=20), "no"),
+        (row(50, over_refusal=5), "the opposite"),
+    ],
 )
-def test_trimming_is_better_only_where_it_is_not_bought_with_over_refusal(trimmed: Row, better: bool) -> None:
-    assert trimmed_finding("base", trimmed, row(30, over_refusal=5)).agrees is better
+def test_trimming_is_better_only_where_it_is_not_bought_with_over_refusal(trimmed: Row, verdict: Verdict) -> None:
+    assert trimmed_finding("base", trimmed, row(30, over_refusal=5)).verdict == verdict
+
+
+def test_over_safety_falls_only_where_it_falls_in_every_scenario() -> None:
+    def found(*pairs: tuple[int, int]) -> Verdict:
+        rows = {
+            str(number): {"original": row(0, over_refusal=before), "Safety Arithmetic": row(0, over_refusal=after)}
+            for number, (before, after) in enumerate(pairs)
+        }
+        return over_safety(rows).verdict
+
+    assert found((40, 10)) == "yes"
+    assert found((40, 10), (40, 38)) == "not proven"
+    assert found((40, 10), (40, 38), (40, 41)) == "no"
+    assert found((40, 10), (40, 41), (10, 40)) == "the opposite"
+
+
+def test_nothing_is_proven_by_intervals_that_overlap() -> None:
+    low, middle, high = wilson(10, 100), wilson(14, 100), wilson(40, 100)
+    assert is_below(low, high) == "yes" and is_below(high, low) == "the opposite"
+    assert is_below(low, middle) == "not proven" and is_below(middle, low) == is_below(low, low) == "no"

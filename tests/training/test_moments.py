@@ -36,8 +36,8 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def observed(model: Path, texts: dict[str, Path], out: Path, **options: Any) -> Observed:
     own = ("adapter", "base", "aligned", "use_own_answers", "resume", "overwrite", "progress")
-    given = {name: options.pop(name) for name in own if name in options}
-    return write_moments(model, out, settings=MomentSettings(**options), **{**texts, **given})
+    given: dict[str, Any] = {**texts, **{name: options.pop(name) for name in own if name in options}}
+    return write_moments(model, out, settings=MomentSettings(**options), **given)
 
 
 def squares(made: Observed | Path) -> dict[str, Tensor]:

@@ -45,10 +45,10 @@ class _Row(BaseModel):
     unsafe: str = Field(min_length=1)
 
 
-def read_pairs(path: Path) -> tuple[ContrastPair, ...]:
+def read_pairs(path: Path | str) -> tuple[ContrastPair, ...]:
     """The pairs of a JSONL file with `prompt`, `safe` and `unsafe`; `FileFormatError` names the line."""
     try:
-        lines = path.read_bytes().decode("utf-8-sig").split("\n")
+        lines = Path(path).read_bytes().decode("utf-8-sig").split("\n")
     except OSError as error:
         raise FileFormatError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:

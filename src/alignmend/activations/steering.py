@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -95,6 +95,8 @@ def install(model: Any, directions: Mapping[int, torch.Tensor], layers: Layers, 
     seen = _Seen()
     with ExitStack() as stack:
         stack.callback(_forget_graphs)
+        if how.tokens == "generated":
+            stack.callback(_listen_to_generate(unwrapped(model), seen))
         watch = _decoder(model).register_forward_pre_hook(seen.watch, with_kwargs=True)
         stack.callback(watch.remove)
         for layer, direction in directions.items():
@@ -106,25 +108,84 @@ def install(model: Any, directions: Mapping[int, torch.Tensor], layers: Layers, 
 
 
 class _Seen:
-    """What the decoder was called with: which positions are padding, and whether a prompt is being read."""
+    """What the decoder was called with: which positions are padding, and which of them are a prompt's.
+
+    `prompt` is the length of the prompt that `generate` continues; outside of it, what is read into an empty cache, or
+    without one, is a prompt.
+    """
 
     def __init__(self) -> None:
         self.mask: torch.Tensor | None = None
-        self.generated = False
+        self.prompt: int | None = None
+        self.past = 0
+        self.length = 0
 
     def watch(self, module: Any, inputs: Any, options: Mapping[str, Any]) -> None:
         mask = options.get("attention_mask")
         self.mask = mask if mask is not None and getattr(mask, "ndim", 0) == 2 else None
         cache = options.get("past_key_values")
-        self.generated = cache is not None and int(cache.get_seq_length()) > 0
+        self.past = 0 if cache is None else int(cache.get_seq_length())
+        self.length = next((one.shape[1] for one in _read(inputs, options) if getattr(one, "ndim", 0) >= 2), 0)
+
+    def first_generated(self) -> int:
+        """The first of the positions that are read now which no prompt has."""
+        if self.prompt is None:
+            return 0 if self.past else self.length
+        return min(max(self.prompt - self.past, 0), self.length)
+
+
+def _read(inputs: Any, options: Mapping[str, Any]) -> Iterator[Any]:
+    """Token ids or embeddings among what a decoder is called with."""
+    yield from (options.get("input_ids"), options.get("inputs_embeds"), *inputs[:1])
+
+
+class _Listening:
+    """A model's `generate`, which tells how long the prompt is while it runs."""
+
+    def __init__(self, model: Any, seen: _Seen, before: Any) -> None:
+        self.model, self.seen, self.before = model, seen, before
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Listening:
+        """A copy of the model generates with the copy."""
+        from copy import deepcopy
+
+        return _Listening(deepcopy(self.model, memo), self.seen, deepcopy(self.before, memo))
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        given = (*inputs[:1], options.get("inputs"), options.get("input_ids"), options.get("inputs_embeds"))
+        self.seen.prompt = next((one.shape[1] for one in given if getattr(one, "ndim", 0) >= 2), None)
+        try:
+            if self.before is not None:
+                return self.before(*inputs, **options)
+            return type(self.model).generate(self.model, *inputs, **options)
+        finally:
+            self.seen.prompt = None
+
+
+def _listen_to_generate(model: Any, seen: _Seen) -> Callable[[], None]:
+    """Until what is returned is called, `seen` knows the length of the prompt that `model` continues."""
+    if not hasattr(type(model), "generate"):
+        return lambda: None
+    before = model.__dict__.get("generate")
+    model.generate = _Listening(model, seen, before)
+
+    def end() -> None:
+        del model.generate
+        if before is not None:
+            model.generate = before
+
+    return end
 
 
 def _hook(direction: torch.Tensor, how: Steering, seen: _Seen) -> Any:
     def hook(module: Any, inputs: Any, output: Any) -> Any:
-        if how.tokens == "generated" and not seen.generated:
+        first = seen.first_generated() if how.tokens == "generated" else 0
+        if first and first >= seen.length:
             return None
         hidden = output[0] if isinstance(output, tuple) else output
         moved = _where_real(steered(hidden, direction, how), hidden, seen.mask)
+        if first:
+            moved = _from(first, moved, hidden, seen.length)
         return (moved, *output[1:]) if isinstance(output, tuple) else moved
 
     return hook
@@ -141,6 +202,15 @@ def _where_real(moved: torch.Tensor, hidden: torch.Tensor, mask: torch.Tensor | 
         return moved
     ends = mask[:, mask.shape[1] - tokens :].reshape(*hidden.shape[:-1], 1)
     return torch.where(ends.to(device=hidden.device, dtype=torch.bool), moved, hidden)
+
+
+def _from(first: int, moved: torch.Tensor, hidden: torch.Tensor, length: int) -> torch.Tensor:
+    """`moved` from the position `first` of each row on, `hidden` before it."""
+    import torch
+
+    behind = torch.arange(length, device=hidden.device) >= first
+    chosen = behind.expand(hidden[..., 0].numel() // length, length).reshape(*hidden.shape[:-1], 1)
+    return torch.where(chosen, moved, hidden)
 
 
 def _on_device(direction: torch.Tensor, module: Any) -> torch.Tensor:

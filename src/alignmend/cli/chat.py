@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignmend.cli.options import Subparsers, add_json, command
+from alignmend.cli.thinking_options import add_thinking_options, thinking_of
 from alignmend.errors import ParameterError, RecipeError
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def add_to(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--max-new-tokens", type=int, default=DEFAULT_TOKENS, metavar="N", help=f"longest answer ({DEFAULT_TOKENS})"
     )
+    add_thinking_options(parser)
     parser.add_argument(
         "--temperature", type=float, default=0.0, metavar="X", help="above 0 samples, by --seed (default: greedy)"
     )
@@ -83,6 +85,7 @@ def _speaker(arguments: argparse.Namespace, folder: str, name: str) -> Speaker:
         dtype=arguments.dtype,
         template=arguments.template,
         steering=arguments.steering,
+        thinking=thinking_of(arguments),
     )
 
 

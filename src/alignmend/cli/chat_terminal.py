@@ -124,9 +124,14 @@ def _remark(answer: Answer) -> str:
     """What must be said of an answer that is not whole, or empty."""
     if answer.finish_reason == "interrupted":
         return "stopped"
+    if answer.finish_reason == "length" and answer.reasoning and not answer.text:
+        return f"a thought without an answer after {answer.tokens} tokens; --max-thinking-tokens N allows more, \
+--thinking off may spare it"
     if answer.finish_reason == "length":
         return f"cut off after {answer.tokens} tokens; /tokens N allows more, where the model has room"
-    return "" if answer.text or answer.reasoning else "an empty answer"
+    if answer.reasoning and not answer.text:
+        return "a thought without an answer"
+    return "" if answer.text else "an empty answer"
 
 
 def _introduce(chat: Chat) -> None:

@@ -13,6 +13,7 @@ from alignmend.cli.judge_options import make_judges
 from alignmend.cli.options import Subparsers, add_json, command
 from alignmend.cli.plain import plain_console
 from alignmend.cli.progress import progress
+from alignmend.cli.thinking_options import thinking_of
 from alignmend.errors import ParameterError, RecipeError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(document))
         return 0
-    for note in getattr(backend, "notes", ()):
+    for note in document["provenance"]["notes"]:
         print(f"note: {note}")
     for suite in suites:
         for note in suite.origin.notes if suite.origin and not suite.transform else ():
@@ -106,6 +107,7 @@ def _backend(arguments: argparse.Namespace) -> Backend:
         "batch_size": arguments.batch_size,
         "max_new_tokens": arguments.max_new_tokens,
         "sampling": _sampling(arguments),
+        "thinking": thinking_of(arguments),
         **_steering(arguments),
     }
     if arguments.vllm:
@@ -146,6 +148,7 @@ def _endpoint(arguments: argparse.Namespace) -> Backend:
         preset=arguments.preset,
         max_new_tokens=arguments.max_new_tokens,
         sampling=_sampling(arguments),
+        thinking=thinking_of(arguments),
     )
 
 

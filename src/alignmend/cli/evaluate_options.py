@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from alignmend.cli.judge_options import add_judge_options
+from alignmend.cli.thinking_options import add_thinking_options
 
 
 def add_evaluate_options(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +58,7 @@ def _answers(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--template", metavar="T", help="prompt template: auto, chat, raw, alpaca, vicuna, ...")
     group.add_argument("--system", metavar="TEXT", help="system prompt")
     group.add_argument("--max-new-tokens", type=int, metavar="N", help="longest answer (default: the preset's)")
+    add_thinking_options(group)
     group.add_argument("--temperature", type=float, metavar="X", help="above 0 samples, by --seed (default: greedy)")
     group.add_argument("--batch-size", type=int, metavar="N", help="prompts at once (default: found by itself)")
     group.add_argument("--device", help="such as cpu or cuda:0 (default: a GPU where there is one)")

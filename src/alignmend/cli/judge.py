@@ -11,6 +11,7 @@ from alignmend.cli.judge_options import add_judge_options, make_judges
 from alignmend.cli.options import Subparsers, add_json, command
 from alignmend.cli.plain import plain_console
 from alignmend.cli.progress import Report, progress
+from alignmend.cli.thinking_options import add_tags_option, tags_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,10 +37,13 @@ def add_to(subparsers: Subparsers) -> None:
         "and judge_version; of further judges with their name behind, as in verdict_strongreject.",
         interrupted="; replies already paid for are kept, run it again to go on",
     )
-    parser.add_argument("responses", type=Path, metavar="RESPONSES", help="JSONL or .csv with prompt and response")
+    parser.add_argument(
+        "responses", type=Path, metavar="RESPONSES", help="JSONL or .csv with prompt and response, or messages"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write, .csv for CSV")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     add_judge_options(parser, endpoint=("--endpoint", "--judge-endpoint"))
+    add_tags_option(parser)
     parser.add_argument("--device", metavar="D", help="where judges of this process run, such as cpu or cuda:1")
     parser.add_argument(
         "--labels", metavar="COLUMN", help="column with human labels (such as full_refusal) to hold the judges against"
@@ -50,10 +54,10 @@ def add_to(subparsers: Subparsers) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from alignmend.evaluation.agreement import judge_agreements, label_agreements, label_classes
     from alignmend.evaluation.judge_files import check_judges, check_output, judged_rows, read_responses, write_rows
-    from alignmend.evaluation.judge_summary import summary
+    from alignmend.evaluation.judge_summary import summary, thoughts_of
 
     check_output(arguments.out, arguments.responses, overwrite=arguments.overwrite)
-    responses = read_responses(arguments.responses)
+    responses = read_responses(arguments.responses, tags_of(arguments.reasoning_tags))
     labels = label_classes(responses.column(arguments.labels), name=arguments.labels) if arguments.labels else None
     judges = make_judges(arguments, default_cache=_default_cache(arguments.out), device=arguments.device)
     check_judges(judges)
@@ -63,7 +67,7 @@ def _run(arguments: argparse.Namespace) -> int:
     agreements = judge_agreements(said)
     if labels is not None:
         agreements = label_agreements(labels, said, name=arguments.labels) + agreements
-    document = summary(judged, agreements)
+    document = summary(judged, agreements, thoughts_of(responses))
     write_rows(arguments.out, judged_rows(responses, judged))
     if arguments.json:
         print(json.dumps(document))
@@ -96,7 +100,19 @@ def _show(document: dict[str, Any], agreements: Sequence[Agreement], where: Sequ
             console.print(line)
     for each in agreements:
         _show_agreement(console, each, where)
+    if thoughts := document.get("thoughts"):
+        console.print(_thoughts_line(thoughts))
     console.print(f"{document['n']} answers with verdicts: {out}")
+
+
+def _thoughts_line(thoughts: dict[str, int]) -> str:
+    told = f"{thoughts['taken_out']} answers hold a model's thoughts, which are not judged"
+    if not thoughts["without_an_answer"]:
+        return told
+    return (
+        f"{told}; {thoughts['without_an_answer']} of them hold nothing else and count as empty and incoherent: give "
+        "the model more room for its thoughts, or name its tags with --reasoning-tags"
+    )
 
 
 def _rates(document: dict[str, Any]) -> Table:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alignmend.cli.thinking_options import tags_of
 from alignmend.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -40,6 +41,14 @@ def add_judge_options(parser: argparse.ArgumentParser, *, endpoint: tuple[str, .
         help="environment variable with the endpoint's key (default: OPENAI_API_KEY)",
     )
     parser.add_argument(
+        "--judge-reasoning-tags",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("OPEN", "CLOSE"),
+        help="what the judges' model puts around thoughts, where it is none of the usual tags; may be repeated",
+    )
+    parser.add_argument(
         "--judge-cache",
         type=Path,
         metavar="DIR",
@@ -72,6 +81,7 @@ def make_judges(
                 key_variable=arguments.judge_key_variable,
                 cache=arguments.judge_cache or default_cache,
                 device=device,
+                reasoning_tags=tags_of(arguments.judge_reasoning_tags),
             ),
         )
         for name in names

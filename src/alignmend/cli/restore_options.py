@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignmend.cli.options import add_json
+from alignmend.cli.thinking_options import add_thinking_options, thinking_of
 from alignmend.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def _prompts(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--max-new-tokens", type=int, default=256, metavar="N", help="longest answer in the proof (default: 256)"
     )
+    add_thinking_options(group)
     group.add_argument("--template", metavar="T", help="prompt template: auto, chat, raw, alpaca, ...")
     group.add_argument("--batch-size", type=int, metavar="N", help="prompts at once (default: found by itself)")
     group.add_argument("--device", help="such as cpu or cuda:0 (default: a GPU where there is one)")
@@ -191,6 +193,7 @@ def request_of(arguments: argparse.Namespace) -> Request:
             batch_size=arguments.batch_size,
             device=arguments.device,
             dtype=arguments.dtype,
+            thinking=thinking_of(arguments),
         ),
         limits=Limits(arguments.max_over_refusal, arguments.min_utility, arguments.max_incoherent),
         budget=arguments.budget,

@@ -24,6 +24,7 @@ def locate_subject(tokenizer: Any, before: str, subject: str, after: str) -> Loc
     `before + subject`. `ParameterError` where the two disagree, or the found token does not end the subject.
     """
     text = before + subject + after
+    subject = subject.rstrip()  # a space behind it belongs to what follows
     end = len(before) + len(subject)
     ids = _ids(tokenizer, text)
     by_length = len(_ids(tokenizer, before + subject)) - 1
@@ -36,22 +37,40 @@ def locate_subject(tokenizer: Any, before: str, subject: str, after: str) -> Loc
 
 def target_ids(tokenizer: Any, request: EditRequest) -> list[int]:
     """The target's tokens as they follow the prompt."""
-    return answer_ids(tokenizer, request.template, request.target, request.joint)
+    return answer_ids(tokenizer, request.prompt, request.target, request.joint)
 
 
 def answer_ids(tokenizer: Any, prompt: str, answer: str, joint: str | None = None) -> list[int]:
     """The tokens of `answer` as they follow `prompt`: after `joint`, by default a space unless the prompt ends in one.
 
-    `ParameterError` where there are none.
+    Those that the whole text has behind the prompt's own; where a token goes across the joint, those of the answer
+    inside a line, without the mark that some tokenizers put before every text. `ParameterError` where there are none.
     """
     if joint is None:
         joint = "" if prompt.endswith((" ", "\n")) else " "
-    ids = list(tokenizer(joint + answer.strip(), add_special_tokens=False)["input_ids"])
+    said = joint + answer.strip()
+    ids = next(
+        (found for head in (prompt, *_HEADS) if (found := _behind(tokenizer, head, said))), _plain(tokenizer, said)
+    )
     beginning = getattr(tokenizer, "bos_token_id", None)
     ids = [token for token in ids if token != beginning or beginning is None]
     if not ids:
         raise ParameterError(f"the target {answer!r} has no tokens")
     return ids
+
+
+_HEADS = ("\n", ".", "(")
+"""Texts behind which no tokenizer puts a mark before a word."""
+
+
+def _plain(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _behind(tokenizer: Any, head: str, text: str) -> list[int]:
+    """What the tokens of `head + text` have behind those of `head`; nothing where they begin otherwise."""
+    alone, whole = _plain(tokenizer, head), _plain(tokenizer, head + text)
+    return whole[len(alone) :] if alone and whole[: len(alone)] == alone else []
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:

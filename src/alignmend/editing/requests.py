@@ -71,7 +71,13 @@ def request_of(
     topic: str = "",
     rule: SubjectRule = "given",
 ) -> EditRequest:
-    """A request from a prompt that either has `{}` or names its subject, once; `ParameterError` otherwise."""
+    """A request from a prompt that either has `{}` or names its subject, once; `ParameterError` otherwise.
+
+    Spaces around the subject are none of it: they stay in the prompt, where it has none there.
+    """
+    spaced, subject = subject, subject.strip() or subject
+    if HOLE in prompt and spaced != subject:
+        prompt = _spaced(prompt, spaced)
     if HOLE not in prompt:
         if prompt.count(subject) != 1:
             count = prompt.count(subject)
@@ -79,5 +85,15 @@ def request_of(
                 f"the prompt {prompt!r} must hold its subject {subject!r} exactly once, not {count} times"
             )
         prompt = prompt.replace(subject, HOLE)
-    filled = tuple(text.replace(HOLE, subject) for text in paraphrases)
+    filled = tuple(_spaced(text, spaced).replace(HOLE, subject) for text in paraphrases)
     return EditRequest(prompt, subject, target, filled, neighbourhood, topic, rule)
+
+
+def _spaced(prompt: str, subject: str) -> str:
+    """`prompt` with a space beside its hole where `subject` brings one and the prompt has none."""
+    before, hole, after = prompt.partition(HOLE)
+    if not hole:
+        return prompt
+    left = " " if subject[:1].isspace() and before and not before[-1].isspace() else ""
+    right = " " if subject[-1:].isspace() and after and not after[0].isspace() else ""
+    return f"{before}{left}{HOLE}{right}{after}"

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from alignmend.errors import RecipeError
+from alignmend.evaluation.decoding import Cut, Decoded
 from alignmend.evaluation.reasoning import split_reasoning
 from alignmend.evaluation.records import FinishReason, Generation, Prompt, text_hash
 from alignmend.evaluation.sampling import Sampling
-from alignmend.evaluation.templates import AUTO, RAW, Preset, first_stop, get_preset, render, stops_of, template_for
+from alignmend.evaluation.special_tokens import by_response_template, special_ids, without_end, without_special
+from alignmend.evaluation.templates import (
+    AUTO,
+    CHAT,
+    PROBE,
+    RAW,
+    Preset,
+    appends_end,
+    chat_source,
+    first_stop,
+    get_preset,
+    messages,
+    prompt_tokens,
+    render,
+    stops_of,
+    template_for,
+)
+from alignmend.evaluation.thinking import DEFAULT_THINKING_TOKENS, Thinking
 
 
 @dataclass(frozen=True)
@@ -22,6 +40,11 @@ class Rendered:
     text: str
     tokens: list[int]
 
+    @property
+    def key(self) -> str:
+        """What its random numbers belong to: one prompt under several ids is drawn anew under each."""
+        return f"{self.text}\n{self.prompt.suite}\n{self.prompt.id}"
+
 
 @dataclass(frozen=True)
 class Wishes:
@@ -32,6 +55,7 @@ class Wishes:
     system: str | None = None
     sampling: Sampling | None = None
     max_new_tokens: int | None = None
+    thinking: Thinking = field(default_factory=Thinking)
 
     def sampling_for(self, generation_config: Any) -> Sampling:
         """The decoding of a model that has this generation configuration."""
@@ -51,7 +75,8 @@ class Wishes:
     def settings(self, sampling: Sampling, *more: str) -> str:
         """How answers are made, as records store it."""
         system = f"system prompt {text_hash(self.system)[:12]}" if self.system else ""
-        return ", ".join(part for part in (str(sampling), system, *more) if part)
+        room = f"max_thinking_tokens={self.thinking.tokens}" if self.thinking.tokens is not None else ""
+        return ", ".join(part for part in (str(sampling), system, room, *self.thinking.settings(), *more) if part)
 
 
 class Asking:
@@ -75,23 +100,34 @@ class Asking:
         self.template = template_for(asked, tokenizer)
         self.stops = stops_of(self.template)
         self.sampling = wishes.sampling_for(generation_config)
-        self.settings = wishes.settings(self.sampling, f"steering: {steering}" if steering else "")
         self.stop_tokens = _stop_tokens(tokenizer, generation_config)
+        self.thinking = wishes.thinking
+        self._variables, self._source = _variables(wishes.thinking, self.template, tokenizer)
+        self._special = special_ids(tokenizer) - self.stop_tokens
+        self._probe = _Probe(self)
+        self._thinks = self._probe.text is not None and self.thinking.room(self._probe.text, self._source) > 0
+        thinks = f"max_thinking_tokens={DEFAULT_THINKING_TOKENS}" if self._thinks and not wishes.thinking.tokens else ""
+        self.settings = wishes.settings(self.sampling, thinks, f"steering: {steering}" if steering else "")
         self.notes = tuple(_notes(self, asked, generation_config, own=wishes.leaves_sampling_to_the_model))
 
     def render(self, text: str) -> tuple[str, bool]:
         """What goes in for `text`, and whether the tokenizer's own special tokens belong around it."""
-        return render(self.tokenizer, self.template, text, self.system)
+        return render(self.tokenizer, self.template, text, self.system, self._variables)
+
+    @property
+    def variables(self) -> Mapping[str, Any]:
+        """What goes to the chat template beside the messages."""
+        return self._variables
 
     def rendered(self, prompts: Sequence[Prompt]) -> list[Rendered]:
         """All prompts, in order; `RecipeError` names the first that is empty or leaves no room for an answer."""
+        if self._probe.error is not None and prompts:
+            raise self._probe.error
         return [self._rendered(place, prompt) for place, prompt in enumerate(prompts)]
 
     def _rendered(self, place: int, prompt: Prompt) -> Rendered:
         text, special = self.render(prompt.text)
-        one = Rendered(
-            place, prompt, text, self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
-        )
+        one = Rendered(place, prompt, text, prompt_tokens(self.tokenizer, text, special=special))
         if not one.tokens:
             raise RecipeError(f"prompt {prompt.id!r} of suite {prompt.suite!r} is empty: leave it out")
         if self.room(one) < 1:
@@ -103,27 +139,75 @@ class Asking:
         return one
 
     def room(self, rendered: Rendered) -> int:
-        """New tokens that a prompt may get."""
-        most = self.sampling.max_new_tokens
-        return most if self.positions is None else min(most, self.positions - len(rendered.tokens))
+        """New tokens that a prompt may get, those of a thought among them."""
+        return self.room_behind(rendered.text, len(rendered.tokens))
 
-    def cut(self, tokens: Sequence[int], looked_at: int) -> int | None:
-        """How many of the new tokens are kept when their text has one of the template's stop strings."""
-        if first_stop(self.text(tokens), self.stops) is None:
+    def room_behind(self, text: str, tokens: int, most: int | None = None) -> int:
+        """The same behind a text of so many tokens, for an answer of `most` where that is not the sampling's own."""
+        wanted = (most or self.sampling.max_new_tokens) + self.thinking_room(text)
+        return wanted if self.positions is None else min(wanted, self.positions - tokens)
+
+    def thinking_room(self, text: str) -> int:
+        """New tokens for a thought, beside those for the answer."""
+        return self.thinking.room(text, self._source)
+
+    def cutter(self, batch: Sequence[Rendered]) -> Cut | None:
+        """What ends the rows of `batch` before a stop token does; `None` where nothing can."""
+        if not self.stops and not any(self.thinking_room(one.text) for one in batch):
             return None
+        return lambda row, tokens, looked_at: self.cut(batch[row].text, tokens, looked_at)
+
+    def cut(self, text: str, tokens: Sequence[int], looked_at: int) -> Decoded | None:
+        """What new tokens behind `text` come to when the template's stop strings, or the room for a thought or for the
+        answer, end them.
+        """
         kept = range(looked_at + 1, len(tokens) + 1)
-        return next((count for count in kept if first_stop(self.text(tokens[:count]), self.stops) is not None), None)
+        if self.stops and first_stop(self.text(tokens), self.stops) is not None:
+            end = next((count for count in kept if first_stop(self.text(tokens[:count]), self.stops) is not None), None)
+            if end is not None:
+                return Decoded([*tokens[:end]], stopped=True)
+        return self.used_up(text, tokens, kept, self.sampling.max_new_tokens)
+
+    def used_up(self, text: str, tokens: Sequence[int], kept: range, most: int) -> Decoded | None:
+        """`tokens` up to where their room ends: `most` of an answer, or a thought's own without an answer."""
+        room = self.thinking_room(text)
+        if not room or len(tokens) < most:
+            return None
+        if self._answers(text, tokens[: len(tokens) - most + 1]):
+            ends = (count for count in kept if count >= most and self._answers(text, tokens[: count - most + 1]))
+            return Decoded([*tokens[: next(ends, len(tokens))]], stopped=False)
+        if len(tokens) >= room and not self._answers(text, tokens[:room]):
+            return Decoded([*tokens[: max(room, kept.start)]], stopped=False)
+        return None
+
+    def _answers(self, text: str, tokens: Sequence[int]) -> bool:
+        """Whether an answer has begun."""
+        return bool(self.apart(tokens, text)[0])
 
     def text(self, tokens: Sequence[int]) -> str:
         """New tokens as text, without special ones."""
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
 
+    def apart(self, tokens: Sequence[int], rendered_prompt: str) -> tuple[str, str | None]:
+        """The visible answer and the reasoning in new tokens, by the tokenizer's own response template where it has
+        one, else by tags, special tokens among them.
+        """
+        tags = self.thinking.tags
+        if not tags and (found := by_response_template(self.tokenizer, tokens, rendered_prompt)):
+            return found
+        if any(token in self._special for token in tokens):
+            marked = str(self.tokenizer.decode(without_end(tokens, self.stop_tokens), skip_special_tokens=False))
+            visible, thought = split_reasoning(marked[: first_stop(marked, self.stops)], rendered_prompt, tags=tags)
+            if thought is not None or visible != marked.strip():
+                return without_special(self.tokenizer, visible), thought and without_special(self.tokenizer, thought)
+        text = self.text(tokens)
+        return split_reasoning(text[: first_stop(text, self.stops)], rendered_prompt, tags=tags)
+
     def generation(
         self, rendered: Rendered, tokens: Sequence[int], finish_reason: FinishReason, model_hash: str
     ) -> Generation:
         """The record of one answer; it ends before a stop string, and reasoning is taken out of it."""
-        prompt, text = rendered.prompt, self.text(tokens)
-        response, reasoning = split_reasoning(text[: first_stop(text, self.stops)], rendered.text)
+        prompt, (response, reasoning) = rendered.prompt, self.apart(tokens, rendered.text)
         return Generation(
             suite=prompt.suite,
             prompt_id=prompt.id,
@@ -149,9 +233,79 @@ def _stop_tokens(tokenizer: Any, generation_config: Any) -> frozenset[int]:
     return frozenset(token for token in (*several, tokenizer.eos_token_id) if token is not None)
 
 
+def _variables(thinking: Thinking, template: str, tokenizer: Any) -> tuple[dict[str, Any], str]:
+    """What goes to the chat template, and its source; `RecipeError` where there is none to take it."""
+    if template == CHAT:
+        source = chat_source(tokenizer)
+        return thinking.kwargs_for(source), source
+    if thinking.switch is not None or thinking.template_kwargs:
+        raise RecipeError(
+            f"template {template!r} has no switches: leave --thinking and --chat-template-kwargs out, or ask with the "
+            "tokenizer's chat template (--template chat)"
+        )
+    return {}, ""
+
+
+class _Probe:
+    """A request for trial: what would go in, or why it cannot."""
+
+    def __init__(self, asking: Asking) -> None:
+        self.text: str | None = None
+        self.error: RecipeError | None = None
+        self.tokens: list[int] = []
+        self.ended = False
+        try:
+            self.text, special = asking.render(PROBE)
+        except RecipeError as error:
+            self.error = error
+        else:
+            found = list(asking.tokenizer(self.text, add_special_tokens=special, verbose=False)["input_ids"])
+            self.ended = appends_end(asking.tokenizer, self.text, found, special=special)
+            self.tokens = found
+
+
 def _notes(asking: Asking, asked: str, generation_config: Any, *, own: bool) -> Iterator[str]:
+    name, tokenizer = asking.name, asking.tokenizer
     if asked == AUTO and asking.template == RAW:
-        yield f"{asking.name!r} has no chat template: prompts go in as they are (template raw)"
+        yield f"{name!r} has no chat template: prompts go in as they are (template raw)"
     penalty = getattr(generation_config, "repetition_penalty", None)
     if own and penalty not in (None, 1.0):
-        yield f"the repetition penalty {penalty} in the generation configuration of {asking.name!r} is not applied"
+        yield f"the repetition penalty {penalty} in the generation configuration of {name!r} is not applied"
+    if asking._probe.ended:
+        yield (
+            f"the tokenizer of {name!r} appends its end token {tokenizer.eos_token!r} to every text: it is left out, "
+            "so that an answer can follow the prompt"
+        )
+    if tokenizer.bos_token_id is not None and asking._probe.tokens[:2] == [tokenizer.bos_token_id] * 2:
+        yield f"prompts to {name!r} begin with {tokenizer.bos_token!r} twice: its chat template or tokenizer doubles it"
+    if not asking.stop_tokens:
+        yield f"{name!r} has no end token: answers end at the token limit alone"
+    elif all("pad" in str(end).lower() for end in tokenizer.convert_ids_to_tokens(sorted(asking.stop_tokens))):
+        yield (
+            f"the only end token of {name!r} is a padding token, which models do not write: answers may run on to the "
+            "token limit (set eos_token_id)"
+        )
+    elif asking.template == CHAT and (end := _unknown_end(asking)):
+        yield (
+            f"the chat template of {name!r} ends answers with {end!r}, which is no end token of its tokenizer or "
+            "generation configuration: answers may run on to the token limit (set eos_token_id)"
+        )
+
+
+def _unknown_end(asking: Asking) -> str | None:
+    """The special token right behind an answer in a conversation, where it ends no answer."""
+    from jinja2 import TemplateError
+
+    turns = [*messages(PROBE, asking.system), {"role": "assistant", "content": _ANSWER}]
+    try:
+        text = str(asking.tokenizer.apply_chat_template(turns, tokenize=False, **asking.variables))
+    except (TemplateError, ValueError, TypeError, LookupError, AttributeError):
+        return None  # the template takes no conversation with an answer in it
+    behind = text.rpartition(_ANSWER)[2].strip() if _ANSWER in text else ""
+    tokens = asking.tokenizer(behind, add_special_tokens=False, verbose=False)["input_ids"] if behind else []
+    if not tokens or tokens[0] in asking.stop_tokens or tokens[0] not in special_ids(asking.tokenizer):
+        return None
+    return str(asking.tokenizer.decode(tokens[:1]))
+
+
+_ANSWER = "alignmend answers 7391 !"

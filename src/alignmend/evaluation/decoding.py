@@ -13,9 +13,6 @@ SEGMENT = 6
 Choose = Callable[[Any, Sequence[int], int], Any]
 """Token ids (one a row) from logits (rows, vocabulary), the prompts the rows belong to, and the step."""
 
-Cut = Callable[[Sequence[int], int], int | None]
-"""How many of a row's new tokens to keep, `None` to go on; up to the second argument they were looked at before."""
-
 
 @dataclass(frozen=True)
 class Decoded:
@@ -23,6 +20,12 @@ class Decoded:
 
     tokens: list[int]
     stopped: bool
+
+
+Cut = Callable[[int, Sequence[int], int], Decoded | None]
+"""What a row has come to, from its place in the batch and its new tokens, `None` to go on; so many of the tokens, which
+the third argument says, were looked at before.
+"""
 
 
 def decode_greedily(
@@ -88,7 +91,7 @@ def _grown(
             tokens = logits.argmax(dim=-1) if choose is None else choose(logits, growing.rows, step)
             for row, token in zip(growing.rows, tokens.tolist(), strict=True):
                 new[row].append(token)
-                if (ended := ends.found(new[row], last=step + 1 == max_new_tokens)) is not None:
+                if (ended := ends.found(row, new[row], last=step + 1 == max_new_tokens)) is not None:
                     done[row] = ended
             if len(done) == len(prompts):
                 break
@@ -122,7 +125,7 @@ def _generated(
             logits_processor=None if choose is None else [force],
         )
     found = [_until_stop(row, ends.stop) for row in output.sequences[:, length:].tolist()]
-    return [ends.cut_off(one.tokens, 0) or one for one in found]
+    return [ends.cut_off(row, one.tokens, 0) or one for row, one in enumerate(found)]
 
 
 @dataclass(frozen=True)
@@ -132,19 +135,18 @@ class _Ends:
     stop: frozenset[int]
     cut: Cut | None
 
-    def found(self, tokens: Sequence[int], *, last: bool) -> Decoded | None:
-        """What a row came to, if its newest token ends it; stop strings are looked for now and then, and at the end."""
+    def found(self, row: int, tokens: Sequence[int], *, last: bool) -> Decoded | None:
+        """What a row came to, if its newest token ends it; `cut` is asked now and then, and at the end."""
         stopped = tokens[-1] in self.stop
         if stopped or last or len(tokens) % SEGMENT == 0:
-            cut = self.cut_off(tokens, (len(tokens) - 1) // SEGMENT * SEGMENT)
+            cut = self.cut_off(row, tokens, (len(tokens) - 1) // SEGMENT * SEGMENT)
             if cut is not None:
                 return cut
         return Decoded([*tokens], stopped=True) if stopped else None
 
-    def cut_off(self, tokens: Sequence[int], looked_at: int) -> Decoded | None:
+    def cut_off(self, row: int, tokens: Sequence[int], looked_at: int) -> Decoded | None:
         """The row up to where `cut` ends it; `looked_at` of its tokens are known not to."""
-        kept = self.cut(tokens, looked_at) if self.cut is not None else None
-        return None if kept is None else Decoded([*tokens[:kept]], stopped=True)
+        return self.cut(row, tokens, looked_at) if self.cut is not None else None
 
 
 @contextmanager

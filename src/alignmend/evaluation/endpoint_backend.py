@@ -14,14 +14,16 @@ from alignmend.evaluation.reasoning import split_reasoning
 from alignmend.evaluation.records import Generation, Prompt, text_hash
 from alignmend.evaluation.sampling import Sampling
 from alignmend.evaluation.templates import AUTO, CHAT, messages
+from alignmend.evaluation.thinking import Thinking
 
 
 class EndpointBackend:
     """A model behind `endpoint`, asked with its server's chat template.
 
     `name` is what records call it (default: the last part of the served name). A preset that leaves decoding to the
-    model leaves it to the server. `model_hash` in the records is of what the server says it serves: weights that
-    change under the same name go unseen. Token counts are the server's, `None` where it gives none.
+    model leaves it to the server. `thinking` sends its switch and variables as `chat_template_kwargs`; its room for
+    a thought is added to the token limit. `model_hash` in the records is of what the server says it serves: weights
+    that change under the same name go unseen. Token counts are the server's, `None` where it gives none.
     """
 
     template = CHAT
@@ -35,8 +37,10 @@ class EndpointBackend:
         system: str | None = None,
         sampling: Sampling | None = None,
         max_new_tokens: int | None = None,
+        thinking: Thinking | None = None,
     ) -> None:
-        wishes = Wishes(preset, None, system, sampling, max_new_tokens)
+        wishes = Wishes(preset, None, system, sampling, max_new_tokens, thinking or Thinking())
+        self._thinking = wishes.thinking
         if wishes.chosen.template not in (AUTO, CHAT):
             raise RecipeError(
                 f"preset {preset!r} asks with template {wishes.chosen.template!r}, but an endpoint is asked with its "
@@ -77,9 +81,13 @@ class EndpointBackend:
             self._client.complete(
                 conversations,
                 temperature=None if self._servers_choice else how.temperature,
-                max_tokens=how.max_new_tokens,
+                max_tokens=how.max_new_tokens + (self._thinking.tokens or 0),
                 seed=how.seed,
-                options={"top_k": how.top_k, "top_p": how.top_p},
+                options={
+                    "top_k": how.top_k,
+                    "top_p": how.top_p,
+                    "chat_template_kwargs": self._thinking.kwargs_for_server() or None,
+                },
                 report=keep,
             )
         except RefusedRequestError as error:
@@ -90,8 +98,8 @@ class EndpointBackend:
         return [made[position] for position in range(len(prompts))]
 
     def _generation(self, prompt: Prompt, asked: list[dict[str, str]], answer: ChatAnswer) -> Generation:
-        response, reasoning = split_reasoning(answer.text)
-        thoughts = [thought for thought in (answer.reasoning, reasoning) if thought]
+        tags = self._thinking.tags
+        response, reasoning = split_reasoning(answer.text, separate=answer.reasoning, tags=tags)
         return Generation(
             suite=prompt.suite,
             prompt_id=prompt.id,
@@ -103,7 +111,7 @@ class EndpointBackend:
             rendered_hash=text_hash(json.dumps(asked)),
             sampling=self.settings,
             response=response,
-            reasoning="\n\n".join(thoughts) or None,
+            reasoning=reasoning,
             finish_reason=answer.finish_reason,
             prompt_tokens=answer.prompt_tokens,
             response_tokens=answer.response_tokens,

@@ -19,6 +19,7 @@ from alignmend.evaluation.devices import automatic_decoding_size, load_model
 from alignmend.evaluation.fingerprint import model_fingerprint
 from alignmend.evaluation.records import Generation, Prompt
 from alignmend.evaluation.sampling import DEFAULT_MAX_NEW_TOKENS, Sampler, Sampling
+from alignmend.evaluation.thinking import Thinking
 from alignmend.execution.threads import few_threads, side_by_side_threads
 
 __all__ = ["DEFAULT_MAX_NEW_TOKENS", "Backend", "Report", "Steer", "TransformersBackend"]
@@ -48,7 +49,8 @@ class TransformersBackend:
     memory, batches halve, also those of a given size.
     `preset` names a way of asking (`alignmend.evaluation.templates`); `template`, `sampling` and `max_new_tokens`
     replace parts of it. `steering` is entered around the work and `steering_description` says in the records what it
-    does; hooks that are on the model already stay and act too.
+    does; hooks that are on the model already stay and act too. `thinking` is about models that think aloud, whose
+    thoughts do not count against `max_new_tokens`.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class TransformersBackend:
         system: str | None = None,
         steering: Steer | None = None,
         steering_description: str = "",
+        thinking: Thinking | None = None,
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise ParameterError(f"batch_size must be at least 1, not {batch_size}")
@@ -77,7 +80,7 @@ class TransformersBackend:
             tokenizer,
             generation_config=getattr(model, "generation_config", None),
             positions=positions_of(getattr(model, "config", None)),
-            wishes=Wishes(preset, template, system, sampling, max_new_tokens),
+            wishes=Wishes(preset, template, system, sampling, max_new_tokens, thinking or Thinking()),
             steering=steering_description,
         )
 
@@ -173,14 +176,15 @@ class TransformersBackend:
 
     def _decode(self, batch: Sequence[Rendered]) -> list[Decoded]:
         asking = self._asking
-        sampler = None if asking.sampling.greedy else Sampler(asking.sampling, [one.text for one in batch])
+        room = asking.room(batch[0])
+        sampler = None if asking.sampling.greedy else Sampler(asking.sampling, [one.key for one in batch], numbers=room)
         return decode(
             self.model,
             [one.tokens for one in batch],
             stop=asking.stop_tokens,
-            max_new_tokens=asking.room(batch[0]),
+            max_new_tokens=room,
             choose=None if sampler is None else sampler.choose,
-            cut=asking.cut if asking.stops else None,
+            cut=asking.cutter(batch),
         )
 
 

@@ -13,39 +13,47 @@ from pathlib import Path
 from typing import Any, get_args
 
 from alignmend.errors import FileFormatError, OutputError, RecipeError
+from alignmend.evaluation.exchanges import cell_of, columns_of, exchange_of
 from alignmend.evaluation.judges import Answer, Judge
+from alignmend.evaluation.reasoning import split_reasoning
+from alignmend.evaluation.reasoning_marks import Tags
 from alignmend.evaluation.records import FinishReason, Judgement, Prompt
 from alignmend.io.atomic import replace_bytes
-from alignmend.io.strict_json import parse_object, shown
+from alignmend.io.strict_json import parse_object
 
 ADDED = ("verdict", "partial", "harmful", "empty", "score", "parsed", "evidence", "judge", "judge_version")
 """The columns that the first judge adds; further ones put their name behind: `verdict_strongreject`."""
 
-_NEEDED = ("prompt", "response")
 _LONGEST_CELL = 1 << 30
 
 
 @dataclass(frozen=True)
 class Responses:
-    """The rows of a file in their order, each with the answer in it; `where` names a row for errors."""
+    """The rows of a file in their order, each with the answer in it; `where` names a row for errors.
+
+    `thoughts` are what was taken out of each answer: a model's reasoning is not judged.
+    """
 
     path: Path
     rows: tuple[Mapping[str, Any], ...]
     answers: tuple[Answer, ...]
     where: tuple[str, ...]
+    thoughts: tuple[str | None, ...] = ()
 
     def column(self, name: str) -> list[str]:
         """The texts in the column `name`; a missing or null cell is a blank one. Some row must have the column."""
         if not any(name in row for row in self.rows):
-            raise FileFormatError(f"{self.path}: no column {name!r}; columns found: {_found(self.rows[0])}")
+            raise FileFormatError(f"{self.path}: no column {name!r}; columns found: {columns_of(self.rows[0])}")
         return ["" if row.get(name) is None else str(row[name]) for row in self.rows]
 
 
-def read_responses(path: Path) -> Responses:
+def read_responses(path: Path, tags: Sequence[Tags] = ()) -> Responses:
     """The answers in `path`: CSV where it is named so, else JSONL.
 
-    Columns `id`, `language`, `finish_reason` and those that judges know (`context`) are used, all others kept.
-    `FileFormatError` names the line.
+    Request and answer are the columns `prompt` and `response` or others by which published files name them, in capitals
+    or not, or the last turns of `messages`. Columns `id`, `language`, `finish_reason` and those that judges know
+    (`context`) are used, all others kept. `tags` are what the model puts around thoughts, where that is none of the
+    usual tags. `FileFormatError` names the line.
     """
     text = _decoded(path)
     numbered = _csv_rows(path, text) if path.suffix.lower() == ".csv" else _json_rows(path, text)
@@ -53,8 +61,8 @@ def read_responses(path: Path) -> Responses:
         raise FileFormatError(f"{path}: holds no answers; each row needs the columns 'prompt' and 'response'")
     where = tuple(place for place, _ in numbered)
     rows = tuple(row for _, row in numbered)
-    answers = tuple(_answer(path, number, place, row) for number, (place, row) in enumerate(numbered, start=1))
-    return Responses(path, rows, answers, where)
+    both = [_answer(path, number, place, row, tags) for number, (place, row) in enumerate(numbered, start=1)]
+    return Responses(path, rows, tuple(one for one, _ in both), where, tuple(thought for _, thought in both))
 
 
 def _decoded(path: Path) -> str:
@@ -96,33 +104,26 @@ def _csv_rows(path: Path, text: str) -> list[tuple[str, Mapping[str, Any]]]:
         csv.field_size_limit(before)
 
 
-def _answer(path: Path, number: int, place: str, row: Mapping[str, Any]) -> Answer:
-    for name in _NEEDED:
-        if name not in row:
-            raise FileFormatError(f"{place}: column {name!r} is missing; columns found: {_found(row)}")
-        if not isinstance(row[name], str):
-            raise FileFormatError(f"{place}: column {name!r} is {shown(row[name])}, not text; an empty answer is ''")
+def _answer(
+    path: Path, number: int, place: str, row: Mapping[str, Any], tags: Sequence[Tags]
+) -> tuple[Answer, str | None]:
+    """What is judged of a row, and the thought that was taken out of it."""
     for name in ADDED:
         if name in row:
             raise FileFormatError(f"{place}: column {name!r} is there already; rename it, or leave it out")
+    said = exchange_of(row, place)
+    known = {key: cell_of(row, key) for key in ("id", "language", "finish_reason")}
     prompt = Prompt(
         suite=path.stem,
-        id=str(row.get("id") or number),
-        text=row["prompt"],
-        language=_text(row, "language"),
-        extra={name: value for name, value in row.items() if name not in (*_NEEDED, "id", "language")},
+        id=str(known["id"] or number),
+        text=said.prompt,
+        language=known["language"] if isinstance(known["language"], str) and known["language"].strip() else None,
+        extra={name: value for name, value in row.items() if name not in (*said.columns, "id", "language")},
     )
-    reason = row.get("finish_reason")
-    return Answer(prompt, row["response"], reason if reason in get_args(FinishReason) else None)
-
-
-def _text(row: Mapping[str, Any], name: str) -> str | None:
-    value = row.get(name)
-    return value if isinstance(value, str) and value.strip() else None
-
-
-def _found(row: Mapping[str, Any]) -> str:
-    return ", ".join(map(repr, row)) or "none"
+    response, thought = split_reasoning(said.response, separate=said.reasoning, tags=tags)
+    reason = known["finish_reason"]
+    reason = reason if reason in get_args(FinishReason) else None
+    return Answer(prompt, said.response if thought is None else response, reason), thought
 
 
 def judged_rows(responses: Responses, judgements: Sequence[tuple[Judge, Sequence[Judgement]]]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from alignmend.evaluation.agreement import Agreement, verdict_class
+from alignmend.evaluation.judge_files import Responses
 from alignmend.evaluation.judges import Judge
 from alignmend.evaluation.judges.model_judge import usage_of
 from alignmend.evaluation.metrics import Rate, wilson
@@ -32,12 +33,26 @@ def counted(judgements: Sequence[Judgement]) -> dict[str, Rate]:
     return rates
 
 
-def summary(judgements: Sequence[tuple[Judge, Sequence[Judgement]]], agreements: Sequence[Agreement]) -> dict[str, Any]:
-    """Everything as one JSON object: `n`, `judges` (name -> version, rates, mean score, usage), `agreement`."""
+def thoughts_of(responses: Responses) -> dict[str, int]:
+    """How many answers hold a thought, and how many of these nothing else; empty where none does."""
+    apart = [answer for answer, thought in zip(responses.answers, responses.thoughts, strict=True) if thought]
+    silent = sum(not answer.response.strip() for answer in apart)
+    return {"taken_out": len(apart), "without_an_answer": silent} if apart else {}
+
+
+def summary(
+    judgements: Sequence[tuple[Judge, Sequence[Judgement]]],
+    agreements: Sequence[Agreement],
+    thoughts: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
+    """Everything as one JSON object: `n`, `judges` (name -> version, rates, mean score, usage), `agreement`, and
+    `thoughts` where there are any.
+    """
     return {
         "n": len(judgements[0][1]),
         "judges": {judge.name: _block(judge, said) for judge, said in judgements},
         "agreement": [each.as_dict() for each in agreements],
+        **({"thoughts": dict(thoughts)} if thoughts else {}),
     }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from alignmend.errors import RecipeError
 from alignmend.evaluation.agreement import judge_agreements
+from alignmend.evaluation.answer_notes import answer_notes
 from alignmend.evaluation.answering import Counter, Progress, answer, answer_into, askable
 from alignmend.evaluation.answers import is_correct
 from alignmend.evaluation.generation import Backend
@@ -131,10 +132,15 @@ def evaluate_folder(
         agreement=_agreement(evaluation, several) if others else (),
         overlap={found: rows for found, rows in overlaps.items() if rows},
         tuned_on=[{"suite": suite.name, "use": "tuning", "sha256": suite.content_hash} for suite in used],
-        provenance={**_provenance(generations), **(provenance or {})},
+        provenance=_with_notes({**_provenance(generations), **(provenance or {})}, answer_notes(generations)),
     )
     write_results(folder / "results.json", document)
     return evaluation
+
+
+def _with_notes(provenance: Mapping[str, Any], notes: Sequence[str]) -> dict[str, Any]:
+    found = [*provenance.get("notes", ()), *notes]
+    return {**provenance, "notes": found} if found or "notes" in provenance else dict(provenance)
 
 
 def _metrics(rows: Sequence[JudgementRow], suite: Suite) -> dict[str, Rate]:

@@ -21,7 +21,8 @@ _OWN_TOP_K = 50  # what `transformers` takes where a configuration samples and s
 class Sampling:
     """Greedy at temperature 0; else drawn among the `top_k` most likely tokens that make up `top_p` of the mass.
 
-    Each prompt has its own random numbers, keyed by `seed` and its rendered text.
+    Each prompt has its own random numbers, keyed by `seed`, its rendered text, its suite and its id: one prompt under
+    several ids is drawn several times.
     """
 
     temperature: float = 0.0
@@ -69,11 +70,14 @@ def own_sampling(config: Any, *, seed: int = 0, max_new_tokens: int = DEFAULT_MA
 
 
 class Sampler:
-    """Draws the tokens of the prompts with these rendered texts; row r, step t uses the t-th number of prompt r."""
+    """Draws the tokens of the prompts with these keys; row r, step t uses the t-th number of prompt r.
 
-    def __init__(self, sampling: Sampling, texts: Sequence[str]) -> None:
+    `numbers` is how many tokens a row may get, the sampling's own limit where left out.
+    """
+
+    def __init__(self, sampling: Sampling, keys: Sequence[str], *, numbers: int | None = None) -> None:
         self._sampling = sampling
-        self._numbers = [_numbers(sampling, text) for text in texts]
+        self._numbers = [_numbers(sampling, key, numbers or sampling.max_new_tokens) for key in keys]
 
     def choose(self, logits: torch.Tensor, rows: Sequence[int], step: int) -> torch.Tensor:
         """The token ids (one a row) by inverting the distribution function, most likely tokens first.
@@ -94,10 +98,10 @@ class Sampler:
         return tokens.gather(1, torch.minimum(place, last))[:, 0]
 
 
-def _numbers(sampling: Sampling, text: str) -> Any:
-    """Uniform in [0, 1), from the counter-based Philox generator."""
+def _numbers(sampling: Sampling, text: str, count: int) -> Any:
+    """Uniform in [0, 1), from the counter-based Philox generator; more of them begin with the same."""
     import numpy
 
     key = hashlib.sha256(f"{sampling.seed}\n{text}".encode("utf-8", "replace")).digest()[:16]
     generator = numpy.random.Generator(numpy.random.Philox(key=int.from_bytes(key, "little")))
-    return generator.random(sampling.max_new_tokens).tolist()
+    return generator.random(count).tolist()

@@ -5,8 +5,10 @@ A raw prompt and a chat prompt give very different rates of harm on the same mod
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from types import MappingProxyType
 from typing import Any
 
@@ -162,16 +164,97 @@ def messages(prompt: str, system: str | None) -> list[dict[str, str]]:
     return [{"role": "system", "content": system}, user] if system else [user]
 
 
-def render(tokenizer: Any, template: str, prompt: str, system: str | None = None) -> tuple[str, bool]:
-    """The text that goes in, and whether the tokenizer's own special tokens belong around it."""
+def chat_source(tokenizer: Any) -> str:
+    """The source of the chat template that a tokenizer uses by itself, empty where it has none."""
+    try:
+        return str(tokenizer.get_chat_template())
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return ""
+
+
+def render(
+    tokenizer: Any,
+    template: str,
+    prompt: str,
+    system: str | None = None,
+    variables: Mapping[str, Any] = MappingProxyType({}),
+) -> tuple[str, bool]:
+    """The text that goes in, and whether the tokenizer's own special tokens belong around it.
+
+    `variables` are for a chat template. `RecipeError` where the text lacks the prompt or the system prompt.
+    """
     if template != CHAT:
         return TEMPLATES[template].render(prompt, system), True
+    return render_chat(tokenizer, messages(prompt, system), "request", variables), False
+
+
+def render_chat(
+    tokenizer: Any,
+    conversation: Sequence[Mapping[str, str]],
+    what: str,
+    variables: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
+    """`conversation` by a tokenizer's chat template, with everything in it that the user and the system prompt say."""
+    with_system = conversation[0]["role"] == "system"
     try:
-        text = tokenizer.apply_chat_template(messages(prompt, system), tokenize=False, add_generation_prompt=True)
+        text = str(
+            tokenizer.apply_chat_template(
+                [dict(turn) for turn in conversation], tokenize=False, add_generation_prompt=True, **variables
+            )
+        )
     except Exception as error:
-        said = f"{error} (a system prompt was given)" if system else str(error)
-        raise RecipeError(f"the tokenizer's chat template refuses the request: {said}") from error
-    return str(text), False
+        said = f"{error} (a system prompt was given)" if with_system else str(error)
+        raise RecipeError(f"the tokenizer's chat template refuses the {what}: {said}") from error
+    for turn in conversation:
+        if turn["role"] != "assistant" and not _holds(text, turn["content"]):
+            raise _lost(turn, text)
+    return text
+
+
+def _holds(text: str, said: str) -> bool:
+    """White space may differ, and quotes may be escaped as in JSON."""
+    wanted, there = "".join(said.split()), "".join(text.split())
+    forms = (wanted, *("".join(json.dumps(said.strip(), ensure_ascii=plain)[1:-1].split()) for plain in (True, False)))
+    return any(form in there for form in forms)
+
+
+def _lost(turn: Mapping[str, str], text: str) -> RecipeError:
+    shown = repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
+    if turn["role"] == "system":
+        return RecipeError(
+            f"the tokenizer's chat template leaves out the system prompt; what would go in is {shown}: leave the "
+            "system prompt out, put it into the prompts, or correct the template"
+        )
+    return RecipeError(
+        f"the tokenizer's chat template leaves out what is asked; what would go in is {shown}: correct the template "
+        "(some want a list of parts as content, which is not given here), or choose another one (--template)"
+    )
+
+
+PROBE = "alignmend asks 7391 ?"
+"""A request that no template holds by itself: where it gets lost, short ones would as well and nobody would see it."""
+_SHOWN = 160
+
+
+def prompt_tokens(tokenizer: Any, text: str, *, special: bool) -> list[int]:
+    """The tokens of what goes in; without an end token that the tokenizer appends, behind which no answer begins."""
+    tokens: list[int] = list(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
+    return tokens[:-1] if appends_end(tokenizer, text, tokens, special=special) else tokens
+
+
+def appends_end(tokenizer: Any, text: str, tokens: Sequence[int], *, special: bool) -> bool:
+    """Whether the tokenizer itself ends `text`, of which these are the tokens, with its end token."""
+    end = tokenizer.eos_token_id
+    if not tokens or end is None or tokens[-1] != end:
+        return False
+    if not special:
+        return not text.rstrip().endswith(str(tokenizer.eos_token))
+    own = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return _count_at_end(tokens, end) > _count_at_end(own, end)
+
+
+def _count_at_end(tokens: Sequence[int], token: int) -> int:
+    return sum(1 for _ in takewhile(lambda one: one == token, reversed(tokens)))
 
 
 def stops_of(template: str) -> tuple[str, ...]:

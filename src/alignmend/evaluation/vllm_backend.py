@@ -12,6 +12,7 @@ from alignmend.evaluation.asking import Asking, Rendered, Wishes
 from alignmend.evaluation.generation import Report
 from alignmend.evaluation.records import FinishReason, Generation, Prompt, text_hash
 from alignmend.evaluation.sampling import Sampling
+from alignmend.evaluation.thinking import Thinking
 from alignmend.evaluation.vllm_engine import VllmEngine, start_vllm
 from alignmend.io.hub import optional_file
 from alignmend.io.pretrained import GENERATION_CONFIG, pretrained
@@ -26,7 +27,7 @@ class VllmBackend:
     """A model that vLLM has loaded, or an adapter on its base, and the tokenizer of the same checkpoint.
 
     Prompts are rendered and tokenized here, so templates, stop strings and records are those of `TransformersBackend`.
-    Sampling draws with vLLM's own generator, seeded for each prompt by the seed and its rendered text.
+    Sampling draws with vLLM's own generator, seeded for each prompt by the seed, its rendered text and its id.
     """
 
     def __init__(self, engine: VllmEngine, asking: Asking) -> None:
@@ -43,6 +44,7 @@ class VllmBackend:
         system: str | None = None,
         sampling: Sampling | None = None,
         max_new_tokens: int | None = None,
+        thinking: Thinking | None = None,
         **engine_options: Any,
     ) -> VllmBackend:
         """Loads a Hugging Face folder, an adapter's folder or a hub id; `engine_options` go to `vllm.LLM`."""
@@ -52,7 +54,7 @@ class VllmBackend:
             engine.tokenizer,
             generation_config=_generation_config(engine.base),
             positions=engine.positions,
-            wishes=Wishes(preset, template, system, sampling, max_new_tokens),
+            wishes=Wishes(preset, template, system, sampling, max_new_tokens, thinking or Thinking()),
         )
         return cls(engine, asking)
 
@@ -97,7 +99,7 @@ class VllmBackend:
         how, asking = self._asking.sampling, self._asking
         drawn: dict[str, Any] = {"temperature": how.temperature}
         if not how.greedy:
-            key = hashlib.sha256(f"{how.seed}\n{text_hash(rendered.text)}".encode()).digest()
+            key = hashlib.sha256(f"{how.seed}\n{text_hash(rendered.key)}".encode()).digest()
             drawn |= {"top_k": how.top_k or 0, "top_p": how.top_p or 1.0, "seed": int.from_bytes(key[:4], "little")}
         return SamplingParams(
             **drawn,
@@ -114,7 +116,10 @@ class VllmBackend:
                 f"vLLM ended prompt {rendered.prompt.id!r} of suite {rendered.prompt.suite!r} with finish_reason "
                 f"{completion.finish_reason!r}; run again"
             )
-        row = self._asking.generation(rendered, list(completion.token_ids), reason, self.model_hash)
+        tokens = list(completion.token_ids)
+        if cut := self._asking.cut(rendered.text, tokens, 0):
+            tokens, reason = cut.tokens, "stop" if cut.stopped else "length"
+        row = self._asking.generation(rendered, tokens, reason, self.model_hash)
         return row.model_copy(update={"sampling": self.settings})
 
 

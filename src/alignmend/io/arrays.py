@@ -11,14 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
+from alignmend.errors import LayoutError
+
 Item = TypeVar("Item")
 Digits: TypeAlias = tuple[tuple[int, int], ...]
 """(count, stride) of each digit of an index, the slowest first."""
 Shape: TypeAlias = tuple[int, ...]
-
-
-class LayoutError(ValueError):
-    """An operation on arrays whose result cannot be told box by box."""
 
 
 def length(digits: Digits) -> int:

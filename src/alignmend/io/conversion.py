@@ -12,9 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
 
+from alignmend.errors import LayoutError
 from alignmend.io.arrays import (
     Array,
-    LayoutError,
     Shape,
     concatenated,
     permuted,

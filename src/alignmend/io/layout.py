@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from alignmend.io.arrays import Array, Box, Digits, LayoutError, permuted, placed, reshaped, taken
+from alignmend.errors import LayoutError
+from alignmend.io.arrays import Array, Box, Digits, permuted, placed, reshaped, taken
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from alignmend.errors import RecipeError, memory_told
 from alignmend.evaluation.asking import Asking, Wishes
 from alignmend.evaluation.decoding import without_own_config
 from alignmend.evaluation.generation import positions_of
-from alignmend.evaluation.reasoning import split_reasoning
 from alignmend.evaluation.sampling import Sampler, Sampling
-from alignmend.evaluation.templates import first_stop
+from alignmend.evaluation.templates import prompt_tokens
+from alignmend.evaluation.thinking import Thinking
 from alignmend.execution.threads import few_threads
 from alignmend.restore.chat_text import Message, Pieces, render_all
 
@@ -38,7 +38,8 @@ class Answer:
 class Speaker:
     """A `transformers` model and its tokenizer, with the steering vector that belongs to it, if any.
 
-    `template` is `auto` (the tokenizer's chat template, or `raw` without one), `chat` or another named template.
+    `template` is `auto` (the tokenizer's chat template, or `raw` without one), `chat` or another named template;
+    `thinking` is about models that think aloud, whose thoughts have room of their own.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Speaker:
         name: str,
         template: str | None = None,
         steered: tuple[SteeringVector, Steering] | None = None,
+        thinking: Thinking | None = None,
     ) -> None:
         self.model, self.tokenizer, self.name = model, tokenizer, name
         self.vector: SteeringVector | None = None if steered is None else steered[0]
@@ -59,7 +61,7 @@ class Speaker:
             tokenizer,
             generation_config=getattr(model, "generation_config", None),
             positions=positions_of(getattr(model, "config", None)),
-            wishes=Wishes(template=template),
+            wishes=Wishes(template=template, thinking=thinking or Thinking()),
         )
 
     @classmethod
@@ -72,6 +74,7 @@ class Speaker:
         dtype: str = "auto",
         template: str | None = None,
         steering: bool = True,
+        thinking: Thinking | None = None,
     ) -> Speaker:
         """A folder or cached hub id, also an adapter's; `steering` false leaves its own vector out for now."""
         from alignmend.activations.attached import attached
@@ -79,7 +82,9 @@ class Speaker:
 
         found = attached(folder)
         model, tokenizer = load(folder, device=device, dtype=dtype, steering=False)
-        made = cls(model, tokenizer, name=name or Path(folder).name, template=template, steered=found)
+        made = cls(
+            model, tokenizer, name=name or Path(folder).name, template=template, steered=found, thinking=thinking
+        )
         made.steering = steering and found is not None
         return made
 
@@ -109,30 +114,29 @@ class Speaker:
 
         `RecipeError` where the template refuses the messages, or they leave no room for an answer.
         """
-        text, special = render_all(self.tokenizer, self.template, messages)
-        tokens = self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
-        sampling = replace(sampling, max_new_tokens=self._room(len(tokens), sampling.max_new_tokens))
+        text, special = render_all(self.tokenizer, self.template, messages, self._asking.variables)
+        tokens = prompt_tokens(self.tokenizer, text, special=special)
+        room = self._room(text, len(tokens), sampling.max_new_tokens)
         pieces = Pieces(self._asking.text, self._asking.stops, said)
         try:
             with memory_told(
                 "answering", "shorten the conversation (/undo, /reset) or the answer (/tokens), or free memory"
             ):
-                self._generate(tokens, pieces, sampling, text)
+                self._generate(tokens, pieces, sampling, text, room)
             interrupted = False
         except KeyboardInterrupt:
             interrupted = True
         pieces.end()
         return self._finished(pieces, text, interrupted=interrupted)
 
-    def _room(self, length: int, wanted: int) -> int:
-        positions = self._asking.positions
-        room = wanted if positions is None else min(wanted, positions - length)
+    def _room(self, text: str, length: int, wanted: int) -> int:
+        positions, room = self._asking.positions, self._asking.room_behind(text, length, wanted)
         if length == 0 or room < 1:
             problem = "is empty" if length == 0 else f"has {length} tokens, and {self.name} has {positions} positions"
             raise RecipeError(f"the conversation {problem}: shorten it (/undo, /reset), or say something")
         return room
 
-    def _generate(self, tokens: list[int], pieces: Pieces, sampling: Sampling, text: str) -> None:
+    def _generate(self, tokens: list[int], pieces: Pieces, sampling: Sampling, text: str, room: int) -> None:
         import torch
         from transformers import GenerationConfig
 
@@ -140,11 +144,17 @@ class Speaker:
         ids = torch.tensor([tokens], device=next(self.model.parameters()).device)
         config = GenerationConfig(
             do_sample=False,
-            max_new_tokens=sampling.max_new_tokens,
+            max_new_tokens=room,
             eos_token_id=sorted(stop) or None,
             pad_token_id=min(stop, default=0),
         )
-        drawn = None if sampling.greedy else [_drawn(Sampler(sampling, [text]), len(tokens))]
+        drawn = None if sampling.greedy else [_drawn(Sampler(sampling, [text], numbers=room), len(tokens))]
+
+        def ended(ids: Any, scores: Any) -> Any:
+            heard = pieces.tokens
+            used_up = self._asking.used_up(text, heard, range(len(heard), len(heard) + 1), sampling.max_new_tokens)
+            return torch.full((1,), pieces.stopped or used_up is not None, device=ids.device)
+
         with ExitStack() as stack:
             stack.enter_context(few_threads(self.model))
             stack.enter_context(self.steered())
@@ -156,12 +166,11 @@ class Speaker:
                 generation_config=config,
                 logits_processor=drawn,
                 streamer=pieces,
-                stopping_criteria=[lambda ids, scores: torch.full((1,), pieces.stopped, device=ids.device)],
+                stopping_criteria=[ended],
             )
 
     def _finished(self, pieces: Pieces, rendered: str, *, interrupted: bool) -> Answer:
-        whole = self._asking.text(pieces.tokens)
-        text, reasoning = split_reasoning(whole[: first_stop(whole, self._asking.stops)], rendered)
+        text, reasoning = self._asking.apart(pieces.tokens, rendered)
         last = pieces.tokens[-1] if pieces.tokens else None
         stopped = pieces.stopped or last in self._asking.stop_tokens
         reason: Any = "stop" if stopped else "interrupted" if interrupted else "length"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
-from alignmend.errors import RecipeError
-from alignmend.evaluation.templates import CHAT, TEMPLATES, Template, first_stop
+from alignmend.evaluation.templates import CHAT, TEMPLATES, Template, first_stop, render_chat
 
 Message = dict[str, str]
 _BEFORE_ANSWER: Mapping[str, str] = {"raw": "", "alpaca": "\n"}
@@ -14,20 +14,21 @@ _AFTER_ANSWER: Mapping[str, str] = {"alpaca": "\n\n", "vicuna": "{eos}", "llama-
 _BROKEN = "\ufffd"
 
 
-def render_all(tokenizer: Any, template: str, messages: Sequence[Message]) -> tuple[str, bool]:
+def render_all(
+    tokenizer: Any,
+    template: str,
+    messages: Sequence[Message],
+    variables: Mapping[str, Any] = MappingProxyType({}),
+) -> tuple[str, bool]:
     """The text that goes in, and whether the tokenizer's own special tokens belong around it.
 
     `messages` are an optional system prompt, then the user's and the assistant's in turn, the user's last. A plain
-    template is repeated for every turn, as its format is; `raw` is the text so far, a line for each turn.
+    template is repeated for every turn, as its format is; `raw` is the text so far, a line for each turn. `variables`
+    are for a chat template.
     """
     if template != CHAT:
         return _rendered(TEMPLATES[template], messages, tokenizer), True
-    try:
-        text = tokenizer.apply_chat_template([*messages], tokenize=False, add_generation_prompt=True)
-    except Exception as error:
-        said = f"{error} (a system prompt was given)" if messages[0]["role"] == "system" else str(error)
-        raise RecipeError(f"the tokenizer's chat template refuses the conversation: {said}") from error
-    return str(text), False
+    return render_chat(tokenizer, messages, "conversation", variables), False
 
 
 def _rendered(template: Template, messages: Sequence[Message], tokenizer: Any) -> str:

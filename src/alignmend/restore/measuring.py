@@ -200,6 +200,7 @@ class Measuring:
             batch_size=self.prompts.batch_size,
             max_new_tokens=longest or self.prompts.search_tokens,
             template=self.prompts.template,
+            thinking=self.prompts.thinking,
             steering=steering,
             steering_description=described,
         )

@@ -10,6 +10,7 @@ from typing import Literal
 
 from alignmend.errors import ParameterError
 from alignmend.evaluation.devices import DTYPES
+from alignmend.evaluation.thinking import Thinking
 from alignmend.recipes.schema import Training
 
 UnalignedKind = Literal["unaligned", "base"]
@@ -76,6 +77,8 @@ class Prompts:
     batch_size: int | None = None
     device: str | None = None
     dtype: str = "auto"
+    thinking: Thinking = field(default_factory=Thinking)
+    """About models that think aloud before they answer."""
 
     def __post_init__(self) -> None:
         least = {

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alignmend.errors import AlignmendError, MismatchError, RecipeError
+from alignmend.evaluation.answer_notes import answer_notes
 from alignmend.evaluation.generation import TransformersBackend
 from alignmend.evaluation.judges import Judge, JudgeOptions, get_judge
 from alignmend.evaluation.results import judge_block, read_results, results_document, suite_blocks
@@ -290,9 +291,9 @@ class _Restore:
         if not has_room_in_float32(self.opened.size, self.request.prompts.device):
             return None
         model, tokenizer = load(self.opened, device=self.request.prompts.device, dtype="float32")
-        template = self.request.prompts.template
+        prompts = self.request.prompts
         return InPlace(model, self.opened.finetuned), TransformersBackend(
-            model, tokenizer, name="rounding", template=template
+            model, tokenizer, name="rounding", template=prompts.template, thinking=prompts.thinking
         )
 
     def _look_at_vector(self, measuring: Measuring, base: Baseline, operands: Operands) -> VectorLook | None:
@@ -338,6 +339,7 @@ class _Restore:
             "output_dtype": request.output_dtype,
             "rounding": request.rounding,
             "template": request.prompts.template,
+            "thinking": [request.prompts.thinking.tokens, *request.prompts.thinking.settings()],
             "dtype": request.prompts.dtype,
             "training": request.training.model_dump(),
             "seed": request.seed,
@@ -367,6 +369,7 @@ class _Restore:
             batch_size=prompts.batch_size,
             max_new_tokens=prompts.max_new_tokens,
             template=prompts.template,
+            thinking=prompts.thinking,
         )
         asked = self._asked("prove: restored")
         after = asked.side(RESTORED, backend, kept.pairs)
@@ -388,13 +391,20 @@ class _Restore:
             search=searched.block(chosen),
             proof={"kept": not proof.broken, "broken": list(proof.broken), "safer": proof.safer},
             method={"name": chosen.candidate.label},
-            provenance={"seed": self.request.seed, "notes": list(self.split.notes)},
+            provenance={"seed": self.request.seed, "notes": [*self.split.notes, *_of_answers(proof)]},
         )
         finish(document, self.places, proof)
+        for text in _of_answers(proof):
+            self.steps.noted(text)
         if not proof.safer:
             return Ended("not proven", self.places.staged, document, searched, proof)
         publish(self.places, overwrite=self.request.overwrite)
         return Ended("restored", self.places.out, document, searched, proof)
+
+
+def _of_answers(proof: Proof) -> list[str]:
+    sides = (proof.finetuned.evaluation, proof.restored.evaluation)
+    return [note for side in sides for note in answer_notes(side.generations)]
 
 
 _RESERVED_SHARE = 0.3

@@ -37,6 +37,7 @@ class ChatJudge(ModelJudge):
         self._template = prompt_template(template)
         self._client = ChatClient(endpoint or _endpoint(name, options))
         self._model = self._client.endpoint.model
+        self._tags = options.reasoning_tags
 
     @property
     def asks(self) -> str:
@@ -53,7 +54,7 @@ class ChatJudge(ModelJudge):
 
     def read(self, reply: Reply) -> Opinion | None:
         """What the last reply says, blocks of reasoning left out."""
-        return self.parse(split_reasoning(reply.text)[0])
+        return self.parse(split_reasoning(reply.text, tags=self._tags)[0])
 
     @staticmethod
     @abstractmethod

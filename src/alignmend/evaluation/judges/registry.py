@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from alignmend.errors import RecipeError
+from alignmend.evaluation.reasoning_marks import Tags
 from alignmend.evaluation.records import FinishReason, Judgement, Prompt
 
 
@@ -66,7 +67,8 @@ class JudgeOptions:
 
     `endpoint` is the base address of an OpenAI-compatible server, `model` the name it serves or a folder or hub id to
     load in this process, `key_variable` the environment variable that holds the key, `cache` a folder for judgements
-    already paid for, `device` where a model in this process runs.
+    already paid for, `device` where a model in this process runs, `reasoning_tags` what the model puts around its
+    thoughts where that is none of the known tags.
     """
 
     endpoint: str | None = None
@@ -74,6 +76,7 @@ class JudgeOptions:
     key_variable: str = "OPENAI_API_KEY"
     cache: Path | None = None
     device: str | None = None
+    reasoning_tags: tuple[Tags, ...] = ()
 
 
 NO_OPTIONS = JudgeOptions()

@@ -208,7 +208,7 @@ def _seen(informed: IO[bytes]) -> Path | None:
         process = int(json.loads(informed.read())["child-pid"])
     except (ValueError, KeyError, TypeError):
         return None  # it did not start, which its silence will tell
-    return Path(f"/proc/{process}/root{HOME}")
+    return Path("/proc") / str(process) / f"root{HOME}"
 
 
 @contextmanager
