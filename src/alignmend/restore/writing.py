@@ -7,15 +7,15 @@ from pathlib import Path
 
 import yaml
 
-from alignmend.io.identity import sha256_of
-from alignmend.io.manifest import Input, InputFile
+from alignmend.io.manifest import Input
 from alignmend.recipes.apply import Origin, Switches, apply_recipe
 from alignmend.recipes.schema import Recipe
 from alignmend.restore.candidates import Operands, recipe_of
 from alignmend.restore.front import Measured
-from alignmend.restore.parts import Progress
+from alignmend.restore.parts import Progress, texts_of
 from alignmend.restore.places import Places
 from alignmend.restore.proof import RESTORED
+from alignmend.restore.recipe_run import data_input
 from alignmend.restore.request import Request
 from alignmend.restore.scoring import Worth
 
@@ -54,7 +54,7 @@ def write_chosen(
         adapter_rank=request.adapter_rank,
         allow_unrelated=request.allow_unrelated,
         may_fit=True,
-        origin=Origin(asked.models, _data(recipe), (*told, *notes)),
+        origin=Origin(asked.models, _data(recipe, operands), (*told, *notes)),
     )
     _begin(_text(asked, request), places)
     return apply_recipe(recipe, Path(), places.staged, switches, progress)[0].path
@@ -78,10 +78,8 @@ def _text(recipe: Recipe, request: Request) -> str:
     return _HEAD.format(name=RECIPE, switches=switches) + yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
 
 
-def _data(recipe: Recipe) -> dict[str, Input]:
-    if recipe.data.harmful_pairs is None:
-        return {}
-    path = Path(recipe.data.harmful_pairs)
-    content = sha256_of(path)
-    file = InputFile(file=path.name, bytes=path.stat().st_size, header_sha256=content, sha256=content)
-    return {"harmful_pairs": Input(location=str(path), files=[file])}
+def _data(recipe: Recipe, operands: Operands) -> dict[str, Input]:
+    found = {f"{kind}_texts": operands.texts[kind] for kind in texts_of(recipe, Path())}
+    if recipe.data.harmful_pairs is not None:
+        found["harmful_pairs"] = Path(recipe.data.harmful_pairs)
+    return {name: data_input(path) for name, path in found.items()}
