@@ -29,6 +29,8 @@ from alignmend.restore.suites import Split, kind_of
 
 MOST: Mapping[TextKind, int] = MappingProxyType({"harmful": ENOUGH_HARMFUL, "harmless": 64, "borderline": 96})
 """Texts of each kind that are looked for."""
+ENOUGH_OWN: Mapping[TextKind, int] = MappingProxyType({"harmful": 120, "harmless": 32, "borderline": 32})
+"""Texts from the user's own places with which what ships is left out: it dilutes what the user's prompts are about."""
 LEAST = 8
 """Texts of a kind without which there are no moments of it."""
 _AT_ONCE = 48
@@ -180,6 +182,8 @@ def _usable(
     """Prompts with the answers that are wanted, as rows of a file of pairs."""
     found: list[dict[str, object]] = []
     for source in places:
+        if source.shipped and len(found) >= ENOUGH_OWN[kind]:
+            break
         for start in range(0, len(source.prompts), _AT_ONCE):
             missing = MOST[kind] - len(found)
             part = source.prompts[start : start + _AT_ONCE][: missing if missing > 0 else 0]
