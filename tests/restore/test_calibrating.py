@@ -89,6 +89,7 @@ def test_a_restore_without_unaligned_model_writes_a_model_whose_recipe_repeats_i
     assert main([*options(shipped, suites, out), *limits, "--trials", "1"]) == 0
     told = shown(capsys)
     assert "to try: resta_weighted" in told and "input moments are taken over" in told
+    assert "harmful texts are noisy: 240 or more" in told
     recipe = (out / "recipe.yaml").read_text()
     assert "harmful_texts: calibration/harmful.jsonl" in recipe and "direction: aligned-finetuned" in recipe
     results = json.loads((out / "results.json").read_text())

@@ -75,25 +75,25 @@ def parts_to_make(request: Request, *, is_adapter: bool) -> tuple[str, ...]:
     return wanted + (patches if choice.needs("patches") else ()) + weighed
 
 
-def steps_of(request: Request, size: Size, parts: Sequence[str]) -> tuple[Step, ...]:
+def steps_of(request: Request, size: Size, parts: Sequence[str], *, is_adapter: bool = False) -> tuple[Step, ...]:
     """The steps in their order. The search itself writes no candidate."""
-    made = tuple(_made(part, size, request) for part in parts)
+    made = tuple(_made(part, size, request, is_adapter) for part in parts)
     return (*made, Step("records", RECORDS, RECORDS), Step("output", size.stored, size.stored))
 
 
-def _made(part: str, size: Size, request: Request) -> Step:
+def _made(part: str, size: Size, request: Request, is_adapter: bool) -> Step:
     match PARTS[part]:
         case Scored():
             return _scored(part, size, request)
         case Observed():
-            return _observed(part, size)
+            return _observed(part, size, is_adapter)
         case Trained():
             return _trained(part, size, request)
 
 
-def _observed(part: str, size: Size) -> Step:
+def _observed(part: str, size: Size, is_adapter: bool) -> Step:
     """Rows of the counted positions to each input; an adapter is merged for as long as it is looked at."""
-    return Step(part, size.inputs + FLOAT * size.parameters, size.inputs)
+    return Step(part, size.inputs + (FLOAT * size.parameters if is_adapter else 0), size.inputs)
 
 
 def _trained(part: str, size: Size, request: Request) -> Step:
@@ -141,7 +141,7 @@ def look_at_disk(request: Request, size: Size, *, is_adapter: bool) -> Iterator[
         yield from_error("methods", error, "choose others: --method auto")
         return
     places = Places(request.out)
-    steps = steps_of(request, size, parts)
+    steps = steps_of(request, size, parts, is_adapter=is_adapter)
     there = bytes_below(places.work) + bytes_below(places.private) if request.resume else 0
     needed = max(0, at_most(steps) - there)
     try:
@@ -159,7 +159,7 @@ def _listed(steps: Sequence[Step]) -> str:
 
 def _remedy(missing: int, parts: Sequence[str], request: Request) -> str:
     ways = [f"free {human_bytes(missing)}, or write to another disk (--out)"]
-    if any(not isinstance(PARTS[part], Scored) for part in parts) and request.training.lora_rank is None:
+    if any(isinstance(PARTS[part], Trained) for part in parts) and request.training.lora_rank is None:
         ways.append("train adapters instead of whole models (--lora-rank 16)")
     if "safety" in parts:
         ways.append("leave SafePatching out (--method resta,harm_direction_removal)")

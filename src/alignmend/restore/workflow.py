@@ -17,8 +17,10 @@ from alignmend.evaluation.generation import TransformersBackend
 from alignmend.evaluation.judges import Judge, JudgeOptions, get_judge
 from alignmend.evaluation.results import judge_block, read_results, results_document, suite_blocks
 from alignmend.execution.in_place import InPlace
+from alignmend.execution.moment_checks import few_texts
 from alignmend.execution.rounding import Rounding
 from alignmend.io.identity import sha256_of
+from alignmend.io.moments import open_moments_file
 from alignmend.recipes.build import beside, build, open_models
 from alignmend.restore.baselines import check_parent, check_sense, check_tried, is_safe
 from alignmend.restore.calibrating import Texts, existing, gather, give_up
@@ -169,6 +171,9 @@ class _Restore:
         place, told = self.places.private, self._within_budget
         try:
             operands = make_moments(self._given(), self.choice, self.request, place, told)
+            if "moments" in operands.parts:
+                for note in few_texts(open_moments_file(operands.parts["moments"].path).record):
+                    self.steps.noted(note)
         except (MismatchError, NonFiniteError) as error:  # an architecture whose inputs cannot be looked at
             self._without_moments(give_up(place, str(error)))
             operands = self._given()
