@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from alignmend.errors import AlignmendError, MismatchError, NonFiniteError, RecipeError
+from alignmend.errors import AlignmendError, FileFormatError, MismatchError, NonFiniteError, RecipeError
 from alignmend.evaluation.answer_notes import answer_notes
 from alignmend.evaluation.generation import TransformersBackend
 from alignmend.evaluation.judges import Judge, JudgeOptions, get_judge
@@ -174,7 +174,7 @@ class _Restore:
             if "moments" in operands.parts:
                 for note in few_texts(open_moments_file(operands.parts["moments"].path).record):
                     self.steps.noted(note)
-        except (MismatchError, NonFiniteError) as error:  # an architecture whose inputs cannot be looked at
+        except (FileFormatError, MismatchError, NonFiniteError) as error:  # inputs that cannot be looked at
             self._without_moments(give_up(place, str(error)))
             operands = self._given()
         return make_missing(operands, self.choice, self.request, place, told)
