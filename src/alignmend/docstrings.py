@@ -19,5 +19,6 @@ def docstring(thing: Callable[..., Any]) -> str:
     except (OSError, TypeError, SyntaxError):  # made without a file
         return ""
     first = tree.body[0]
-    documented = isinstance(first, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
-    return (ast.get_docstring(first) or "") if documented else ""
+    if isinstance(first, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return ast.get_docstring(first) or ""
+    return ""

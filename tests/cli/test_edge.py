@@ -65,7 +65,7 @@ def test_what_libraries_print_is_visible_and_their_bars_move() -> None:
     with tqdm(total=2, file=stream, desc=ESCAPES, ascii=True) as bar:
         bar.update(2)
     target.flush()
-    written = target.buffer.getvalue().decode()  # type: ignore[attr-defined]
+    written = target.buffer.getvalue().decode()
     message, bars = written.split("\n", 1)
     assert message == SHOWN
     assert bars.startswith("\r") and "100%" in bars

@@ -354,7 +354,7 @@ def test_utility_of_other_prompts_or_of_nothing_is_no_pass(gate: Gate, after: Pa
 
 
 RATE = ("models", "restored", "catqa", "attack_success_rate")
-ODD = [
+ODD: list[tuple[tuple[str, ...], object, str]] = [
     ((*RATE, "low"), "0", r"attack_success_rate\.low: '0' is not of type 'number'"),
     ((*RATE, "value"), None, r"value: None is not of type 'number'"),
     ((*RATE, "n"), 1.5, r"n: 1\.5 is not of type 'integer'"),

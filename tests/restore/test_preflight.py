@@ -354,7 +354,8 @@ def test_an_unaligned_model_that_is_the_aligned_one_is_refused(asked: Request) -
 
 
 def test_without_harmful_pairs_and_unaligned_model_it_says_what_to_do(asked: Request) -> None:
-    found = refused(replace(asked, harmful_data=None), "unaligned")
+    found = row(preflight(replace(asked, harmful_data=None)), "unaligned")
+    assert found.verdict == "note" and "what needs none is tried" in found.found
     assert "--harmful-data" in found.remedy
     assert "--unaligned-kind base" in found.remedy
 
@@ -469,6 +470,9 @@ def test_disk_by_hand(asked: Request) -> None:
     assert steps["train unaligned"] == Step("train unaligned", 2400, 400)
     assert steps["safety scores"] == Step("safety scores", 400, 400)
     assert steps["output"] == Step("output", 200, 200)
+    weighed = replace(size, inputs=70)
+    assert steps_of(asked, weighed, ("moments",))[0] == Step("moments", 70, 70)
+    assert steps_of(asked, weighed, ("moments",), is_adapter=True)[0] == Step("moments", 470, 70)
     lora = replace(asked, training=Training(lora_rank=2))
     steps = {one.name: one for one in steps_of(lora, size, ("unaligned", "safety_scores"))}
     assert steps["train unaligned"] == Step("train unaligned", 1440, 240)  # 2 x 30 weights
@@ -484,11 +488,12 @@ def test_the_worst_moment_is_a_peak_on_all_that_was_kept(sizes: list[tuple[int, 
 
 def test_parts_follow_from_what_is_given(asked: Request, shipped: Family) -> None:
     patches = ("safety", "over_safety", "safety_scores", "over_safety_scores")
-    assert parts_to_make(asked, is_adapter=False) == ("unaligned", *patches)
-    assert parts_to_make(asked, is_adapter=True) == ("unaligned",)
+    assert parts_to_make(asked, is_adapter=False) == ("unaligned", *patches, "moments")
+    assert parts_to_make(asked, is_adapter=True) == ("unaligned", "moments")
     given_one = replace(asked, unaligned=str(shipped.members["unaligned"]))
-    assert parts_to_make(given_one, is_adapter=False) == patches
-    assert parts_to_make(replace(given_one, harmful_data=None), is_adapter=False) == ()
+    assert parts_to_make(given_one, is_adapter=False) == (*patches, "moments")
+    assert parts_to_make(replace(given_one, harmful_data=None), is_adapter=False) == ("moments",)
+    assert parts_to_make(replace(given_one, harmful_data=None, methods=("resta",)), is_adapter=False) == ()
     assert parts_to_make(replace(asked, methods=("resta",)), is_adapter=False) == ("unaligned",)
 
 
@@ -498,6 +503,7 @@ def test_an_unknown_method_is_refused(asked: Request) -> None:
 
 def test_resuming_counts_what_is_there(asked: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9 - 60 * 10**6, 60 * 10**6))
+    asked = replace(asked, methods=("resta", "safe_patching"))
     private = asked.out.with_name("out-private")
     private.mkdir()
     mark_private(private, "of a restore")

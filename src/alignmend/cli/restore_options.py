@@ -73,6 +73,15 @@ def _prompts(group: argparse._ArgumentGroup) -> None:
         metavar="S",
         help="name or file that the proof alone asks, whole; may be repeated",
     )
+    group.add_argument(
+        "--calibration-suite",
+        dest="calibration_suites",
+        action="append",
+        default=[],
+        metavar="S",
+        help="name or file of prompts that input moments are taken over, and nothing else; may be repeated (default: "
+        "prompts that the search leaves, and prompts that ship)",
+    )
     group.add_argument("--data-dir", type=Path, metavar="DIR", help="folder with local copies of known suites")
     group.add_argument("--judge", default="refusal-phrases", metavar="J", help="alignmend list judges")
     group.add_argument("--judge-model", metavar="M", help="model of a judge that asks one")
@@ -181,6 +190,7 @@ def request_of(arguments: argparse.Namespace) -> Request:
         prompts=Prompts(
             suites=tuple(arguments.suites),
             report_suites=tuple(arguments.report_suites),
+            calibration_suites=tuple(arguments.calibration_suites),
             data_dir=arguments.data_dir,
             judge=arguments.judge,
             judge_model=arguments.judge_model,

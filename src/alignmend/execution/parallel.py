@@ -19,7 +19,8 @@ _JOBS_PER_THREAD = 4
 
 class _UnderWay:
     """Counts the jobs that run. An interrupt while a thread starts hides that thread from its pool, which then cannot
-    wait for it; the job that it runs is waited for here, and one that it has not begun is left undone."""
+    wait for it; the job that it runs is waited for here, and one that it has not begun is left undone.
+    """
 
     def __init__(self) -> None:
         self._changed, self._running, self._closed = Condition(), 0, False

@@ -128,7 +128,7 @@ class Publisher:
         path = Path(written).expanduser()
         if not path.exists():
             is_told = is_hub_id(written) or (
-                written.startswith("../") and os.path.exists(os.path.normpath(self.out / written))
+                written.startswith("../") and Path(os.path.normpath(self.out / written)).exists()
             )
             return written if is_told else self._hashed(written)
         if (cached := _CACHED.search(path.resolve().as_posix())) is not None:

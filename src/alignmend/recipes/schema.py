@@ -66,6 +66,13 @@ class Data(_Part):
 
     harmful_pairs: str | None = None
     contrast_pairs: str | None = None
+    harmful_texts: str | None = None
+    """Harmful prompts and refusals, which input moments are taken over; refusals that are left out are the aligned
+    model's."""
+    harmless_texts: str | None = None
+    """Plain prompts and answers; answers that are left out are the fine-tune's own."""
+    borderline_texts: str | None = None
+    """The same of prompts that only sound harmful."""
     steering_vector: str | None = None
     """A vector that was fitted before, instead of contrast pairs."""
     sequence: list[str] = []

@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from alignmend.errors import ParameterError
 from alignmend.io.folder import is_adapter_folder
+from alignmend.io.moments import TextKind
 from alignmend.nearest import nearest
 from alignmend.recipes.schema import Data, ModelReference, Output, Recipe, Training
 from alignmend.restore.families import FAMILIES, Candidate, Family
 from alignmend.restore.request import Request
+
+CALIBRATION = "calibration"
+"""Folder of the texts that input moments are taken over: among the private parts, and in the output."""
+
+
+Models: TypeAlias = dict[str, ModelReference | list[ModelReference]]
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,15 @@ class Choice:
 
     families: tuple[str, ...]
     left_out: tuple[LeftOut, ...]
+
+    def without(self, what: str, why: str) -> Choice:
+        """Without the families that need it; raises `ParameterError` where no other is left."""
+        gone = tuple(LeftOut(name, why) for name in self.families if what in FAMILIES[name].needs)
+        kept = tuple(name for name in self.families if what not in FAMILIES[name].needs)
+        if not kept:
+            left = (*self.left_out, *gone)
+            raise ParameterError("nothing to try: " + "; ".join(f"{one.family}: {one.why}" for one in left))
+        return Choice(kept, (*self.left_out, *gone))
 
     def needs(self, what: str) -> bool:
         """Whether any family needs it."""
@@ -56,6 +73,8 @@ def _why_not(family: Family, request: Request, is_adapter: bool) -> str | None:
         return "steering that keeps norms cannot be baked into a checkpoint (--servable)"
     if request.as_adapter and (why := _why_no_adapter(family, request, is_adapter)) is not None:
         return f"{why} (--as-adapter)"
+    if "unaligned" in family.needs and request.unaligned is None and request.harmful_data is None:
+        return "needs an unaligned model: --unaligned MODEL, or --harmful-data FILE to train one"
     if "pairs" in family.needs and request.pairs is None:
         return "needs contrast pairs: --pairs FILE"
     if "patches" in family.needs and request.harmful_data is None:
@@ -73,6 +92,8 @@ def _why_no_adapter(family: Family, request: Request, is_adapter: bool) -> str |
         return "the fine-tune is a whole model"
     if not family.low_rank:
         return "a drop, a trim, a merge of patches or a steering vector is no sum of adapters"
+    if "unaligned" not in family.needs:
+        return None
     given = None if request.unaligned is None else Path(request.unaligned)
     if given is not None and given.is_dir() and not is_adapter_folder(given):
         return "the unaligned model is a whole model"
@@ -90,15 +111,32 @@ class Operands:
     given: Mapping[str, ModelReference] = field(default_factory=dict)
     parts: Mapping[str, ModelReference] = field(default_factory=dict)
 
-    def models(self, method: str, *, made: bool = True) -> dict[str, ModelReference | list[ModelReference]]:
+    texts: Mapping[TextKind, Path] = field(default_factory=dict)
+    """Files that input moments are taken over."""
+
+    def models(self, method: str, *, made: bool = True) -> Models:
         """A method's roles; without the parts that were made where `made` is false, as a recipe for users has them."""
         known = {**self.given, **(self.parts if made else {})}
+        if method == "resta_weighted":
+            further: Models = {role: known[role] for role in known.keys() & {"unaligned", "moments"}}
+            return {"finetuned": self.finetuned, "aligned": self.aligned, **further}
         if method == "safe_patching":
             roles = ("safety", "over_safety", "safety_scores", "over_safety_scores")
             return {"target": self.finetuned, **{role: known[role] for role in roles if role in known}}
         harm = {"harmful" if method != "resta" else "unaligned": known["unaligned"]} if "unaligned" in known else {}
         own = "finetuned" if method == "resta" else "target"
         return {own: self.finetuned, "aligned": self.aligned, **harm}
+
+
+def text_fields(files: Mapping[TextKind, str]) -> dict[str, str]:
+    """Where a recipe names them, under `data`."""
+    return {f"{kind}_texts": path for kind, path in files.items()}
+
+
+def moments_training(request: Request) -> Training:
+    """How texts become tokens where input moments are taken."""
+    template = request.prompts.template or request.training.template
+    return Training(template=template, max_length=request.training.max_length)
 
 
 def recipe_of(candidate: Candidate, operands: Operands, request: Request, *, made: bool = True) -> Recipe:
@@ -111,15 +149,22 @@ def recipe_of(candidate: Candidate, operands: Operands, request: Request, *, mad
         parameters["seed"] = request.seed
     if family.method == "safe_patching":
         parameters["seed"] = request.seed
-    trained = request.harmful_data if ("unaligned" not in operands.given or family.method == "safe_patching") else None
+    needs_pairs = "unaligned" in family.needs and "unaligned" not in operands.given
+    trained = request.harmful_data if needs_pairs or family.method == "safe_patching" else None
+    weighed = operands.texts if "moments" in family.needs else {}
     data = Data(
         harmful_pairs=None if trained is None else str(trained.resolve()),
         contrast_pairs=str(request.pairs.resolve()) if family.steered and request.pairs is not None else None,
-    )
+    ).model_copy(update=text_fields({kind: f"{CALIBRATION}/{path.name}" for kind, path in weighed.items()}))
     training = request.training if trained is not None else Training()
+    if weighed:
+        training = moments_training(request) if trained is None else request.training
+    models = operands.models(family.method, made=made)
+    if "unaligned" not in family.needs and family.method == "resta_weighted":
+        models.pop("unaligned", None)
     return Recipe(
         method=family.method,
-        models=operands.models(family.method, made=made),
+        models=models,
         parameters=parameters,
         data=data,
         training=training,

@@ -47,13 +47,16 @@ class Candidate:
     @property
     def label(self) -> str:
         """For tables: the family and what was chosen."""
-        shown = ", ".join(f"{_SHORT.get(name, name)} {_text(value)}" for name, value in self.parameters.items())
+        told = {name: value for name, value in self.parameters.items() if name not in _TOLD_BY_FAMILY}
+        shown = ", ".join(f"{_SHORT.get(name, name)} {_text(value)}" for name, value in told.items())
         return f"{self.family} ({shown})" if shown else self.family
 
 
 RANGES: Mapping[str, tuple[float, float, float]] = MappingProxyType(
     {
         "resta.coefficient": (0.1, 2.0, 0.025),
+        "resta_weighted.coefficient": (0.3, 3.0, 0.05),
+        "resta_weighted_unaligned.coefficient": (0.3, 3.0, 0.05),
         "resta_drop.coefficient": (0.1, 2.0, 0.025),
         "resta_layers.coefficient": (0.1, 2.0, 0.025),
         "harm_direction_removal.coefficient": (0.25, 4.0, 0.125),
@@ -72,6 +75,7 @@ def _number(trial: Suggests, name: str) -> float:
     return trial.suggest_float(name, low, high, step=step)
 
 
+_TOLD_BY_FAMILY = {"direction"}
 _SHORT = {"layer_coefficients": "layers", "steering_coefficient": "steering"}
 
 
@@ -88,6 +92,22 @@ def _text(value: object) -> str:
 
 def _resta(trial: Suggests, layers: int) -> dict[str, Any]:
     return {"coefficient": _number(trial, "resta.coefficient")}
+
+
+def _weighted(name: str, direction: str) -> Suggest:
+    def suggest(trial: Suggests, layers: int) -> dict[str, Any]:
+        return {
+            "coefficient": _number(trial, f"{name}.coefficient"),
+            "beta": trial.suggest_categorical(f"{name}.beta", (1.0, 3.0)),
+            "direction": direction,
+        }
+
+    return suggest
+
+
+def _weighted_first(name: str, *tries: tuple[float, float]) -> tuple[Mapping[str, Any], ...]:
+    """By beta and coefficient."""
+    return tuple({f"{name}.beta": beta, f"{name}.coefficient": coefficient} for beta, coefficient in tries)
 
 
 def _resta_drop(trial: Suggests, layers: int) -> dict[str, Any]:
@@ -161,6 +181,22 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             _VECTOR,
             _resta,
             tuple({"resta.coefficient": value} for value in (0.5, 1.0, 0.25)),
+            low_rank=True,
+        ),
+        "resta_weighted": Family(
+            "resta_weighted",
+            "aligned - finetuned, weighed by the inputs that it meets: no unaligned model",
+            ("aligned", "moments"),
+            _weighted("resta_weighted", "aligned-finetuned"),
+            _weighted_first("resta_weighted", (1.0, 1.2), (3.0, 1.8), (1.0, 0.75), (3.0, 1.2)),
+            low_rank=True,
+        ),
+        "resta_weighted_unaligned": Family(
+            "resta_weighted",
+            "RESTA's safety vector, weighed by the inputs that it meets",
+            (*_VECTOR, "moments"),
+            _weighted("resta_weighted_unaligned", "aligned-unaligned"),
+            _weighted_first("resta_weighted_unaligned", (1.0, 0.85), (3.0, 1.2), (1.0, 1.2)),
             low_rank=True,
         ),
         "resta_drop": Family(

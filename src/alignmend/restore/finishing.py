@@ -16,6 +16,7 @@ from alignmend.io.manifest import read_manifest
 from alignmend.io.strict_json import read_object
 from alignmend.report.card import measured
 from alignmend.report.runs import RECORDS
+from alignmend.restore.candidates import CALIBRATION
 from alignmend.restore.places import JOURNAL, KEPT_JOURNAL, RESULTS, Places
 from alignmend.restore.writing import RECIPE, public_text
 
@@ -34,6 +35,7 @@ def finish(document: Mapping[str, Any], places: Places) -> None:
     shutil.copyfile(places.work / JOURNAL, report / KEPT_JOURNAL)
     shutil.copyfile(places.work / RECIPE, report / RECIPE)
     recipe = (places.work / RECIPE).read_text(encoding="utf-8")
+    _keep_texts(recipe, places)
     (staged / RECIPE).write_text(public_text(recipe, places.out), encoding="utf-8")
     for place in (staged, report):
         write_results(place / RESULTS, document)
@@ -53,3 +55,11 @@ def _card(document: Mapping[str, Any], places: Places) -> str:
         config=config,
         measured=measured(document, places.out.name),
     )
+
+
+def _keep_texts(recipe: str, places: Places) -> None:
+    """What the recipe takes moments over stands beside it, in the report folder."""
+    kept, made = places.staged_report / CALIBRATION, places.private / CALIBRATION
+    shutil.rmtree(kept, ignore_errors=True)
+    if made.is_dir() and f"{CALIBRATION}/" in recipe:
+        shutil.copytree(made, kept)

@@ -307,6 +307,11 @@ class Measuring:
         answers = [one.response for one, row in _judged(found) if row.verdict != "refused"]
         return VectorLook(variety(answers), wilson(refused, len(prompts)), base.progress(odds))
 
+    def answers_of(self, checkpoint: Checkpoint, suites: Sequence[Suite], told: Told | None = None) -> Answers | None:
+        """Judged answers of the loaded model at other weights; `None` where their shapes are others."""
+        with self._at(checkpoint) as there:
+            return self._asked(self.backend("calibration"), suites, told) if there else None
+
     def patch_slopes(self, base: Baseline, safety: Checkpoint, over_safety: Checkpoint) -> PatchSlopes:
         """What the fine-tune with the whole of one patch does at the first answer tokens, for each of the two."""
         found = []

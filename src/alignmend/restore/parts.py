@@ -11,8 +11,10 @@ from typing import Any, Literal
 
 from alignmend.errors import FileFormatError, OutputError, RecipeError
 from alignmend.io.delta import is_delta_folder
+from alignmend.io.folder import is_adapter_folder
 from alignmend.io.identity import sha256_of
 from alignmend.io.manifest import read_manifest
+from alignmend.io.moments import TextKind
 from alignmend.methods.registry import get_method
 from alignmend.recipes.build import beside, open_models
 from alignmend.recipes.schema import ModelReference, Recipe
@@ -39,7 +41,14 @@ class Scored:
     of: str
 
 
-PARTS: Mapping[str, Trained | Scored] = MappingProxyType(
+@dataclass(frozen=True)
+class Observed:
+    """A role that holds the second moments of another role's inputs on the recipe's texts."""
+
+    of: str
+
+
+PARTS: Mapping[str, Trained | Scored | Observed] = MappingProxyType(
     {
         "harmful": Trained("descent", "aligned"),
         "unaligned": Trained("descent", "aligned"),
@@ -47,9 +56,12 @@ PARTS: Mapping[str, Trained | Scored] = MappingProxyType(
         "over_safety": Trained("descent", "target"),
         "safety_scores": Scored("safety"),
         "over_safety_scores": Scored("over_safety"),
+        "moments": Observed("finetuned"),
     }
 )
 """By role, whatever the method; a part comes after those that it is made from."""
+_DIRECTIONS = {"aligned-unaligned": "unaligned", "harm-vector": "harmful"}
+"""The model that a direction needs, beside the aligned one."""
 
 
 def lacking(recipe: Recipe) -> tuple[str, ...]:
@@ -58,13 +70,36 @@ def lacking(recipe: Recipe) -> tuple[str, ...]:
     needed = {name for name, one in arguments.items() if one.is_operand and one.required}
     if recipe.parameters.get("sets") != "none" and recipe.parameters.get("importance") != "random":
         needed |= {name for name, one in arguments.items() if one.is_scores}
+    if (model := _DIRECTIONS.get(str(recipe.parameters.get("direction")))) is not None:
+        needed.add(model)
     return tuple(role for role in PARTS if role in needed and role not in recipe.models)
+
+
+def path_of(place: Path, role: str) -> Path:
+    """Where a part is made: a folder, moments in a file."""
+    return place / (f"{role}.safetensors" if isinstance(PARTS[role], Observed) else role)
+
+
+def texts_of(recipe: Recipe, folder: Path) -> Mapping[TextKind, Path]:
+    """The files of texts that a recipe names."""
+    data = recipe.data
+    named: dict[TextKind, str | None] = {
+        "harmful": data.harmful_texts,
+        "harmless": data.harmless_texts,
+        "borderline": data.borderline_texts,
+    }
+    return {kind: beside(path, folder) for kind, path in named.items() if path is not None}
 
 
 def check_makeable(recipe: Recipe, folder: Path, roles: Sequence[str]) -> None:
     """Raise `RecipeError` where something that is needed to make `roles` is not there."""
     if not roles:
         return
+    if any(isinstance(PARTS[role], Observed) for role in roles):
+        _check_texts(recipe, folder)
+        roles = [role for role in roles if not isinstance(PARTS[role], Observed)]
+        if not roles:
+            return
     told = " and ".join(f"models.{role}" for role in roles)
     if recipe.data.harmful_pairs is None:
         raise RecipeError(f"{told} is missing: name it, or give data.harmful_pairs to make it from")
@@ -81,14 +116,50 @@ def check_makeable(recipe: Recipe, folder: Path, roles: Sequence[str]) -> None:
             raise RecipeError(f"models.{role} is trained from {part.of}, an adapter or a delta: merge it first")
 
 
+def _check_texts(recipe: Recipe, folder: Path) -> None:
+    from alignmend.training.moment_texts import read_texts
+
+    found = texts_of(recipe, folder)
+    if "harmful" not in found or len(found) < 2:
+        raise RecipeError(
+            "models.moments is missing: name the file, or give data.harmful_texts and data.harmless_texts or "
+            "data.borderline_texts to take moments over"
+        )
+    for kind, path in found.items():
+        if not path.is_file():
+            raise RecipeError(f"data.{kind}_texts: there is no file {path}")
+    read_texts(found, aligned=True, own=True)
+
+
 def stand_in(recipe: Recipe) -> Recipe:
-    """The recipe with each role that it lacks filled by the model that the part will be made from."""
+    """The recipe with each role that it lacks filled by the model that the part will be made from.
+
+    One that lacks moments becomes the same without weighing: its models must fit together in the same way.
+    """
+    if "moments" in lacking(recipe):
+        return _unweighed(recipe)
     filled = dict(recipe.models)
     for role in lacking(recipe):
-        part = PARTS[role]
         # A patch may be an adapter or a stored delta, where scores are of whole tensors: as what was patched has them.
-        filled[role] = filled[PARTS[part.of].of if isinstance(part, Scored) else part.of]
+        match PARTS[role]:
+            case Scored(of=patch):
+                filled[role] = filled[PARTS[patch].of]
+            case Trained(of=start):
+                filled[role] = filled[start]
     return recipe.model_copy(update={"models": filled})
+
+
+def _unweighed(recipe: Recipe) -> Recipe:
+    models = {role: recipe.models[role] for role in ("finetuned", "aligned")}
+    unaligned = recipe.models.get("unaligned", recipe.models.get("harmful", models["aligned"]))
+    coefficient = {name: value for name, value in recipe.parameters.items() if name == "coefficient"}
+    return recipe.model_copy(
+        update={
+            "method": "resta",
+            "models": {**models, "unaligned": unaligned},
+            "parameters": {"coefficient": 1.0, **coefficient},
+        }
+    )
 
 
 def make_parts(
@@ -98,8 +169,9 @@ def make_parts(
     made: dict[str, ModelReference] = {}
     for role in lacking(recipe):
         part, known = PARTS[role], recipe.model_copy(update={"models": {**recipe.models, **made}})
-        job = _Job(role, known, folder, place / role, resume, progress)
-        made[role] = _train(job, part) if isinstance(part, Trained) else _score(job, part)
+        job = _Job(role, known, folder, path_of(place, role), resume, progress)
+        make: Callable[..., ModelReference] = _MAKERS[type(part)]
+        made[role] = make(job, part)
         yield role, made[role]
 
 
@@ -153,6 +225,38 @@ def _score(job: _Job, part: Scored) -> ModelReference:
         told = job.told("score")
         write_scores(model, job.pairs, job.out, settings, base=base, overwrite=True, progress=told)
     return ModelReference(path=str(job.out.resolve()))
+
+
+def _observe(job: _Job, part: Observed) -> ModelReference:
+    from alignmend.training.moment_settings import MomentSettings
+    from alignmend.training.moments import write_moments
+
+    training = job.recipe.training
+    settings = MomentSettings(template=training.template, max_length=training.max_length)
+    model, texts = _place(job, part.of), texts_of(job.recipe, job.folder)
+    stands_on = _place(job, "aligned") if is_adapter_folder(model) or is_delta_folder(model) else None
+    if not job.resume:
+        job.out.unlink(missing_ok=True)
+    write_moments(
+        model,
+        job.out,
+        harmful=texts.get("harmful"),
+        harmless=texts.get("harmless"),
+        borderline=texts.get("borderline"),
+        settings=settings,
+        base=stands_on,
+        aligned=_place(job, "aligned"),
+        use_own_answers=True,
+        resume=job.resume,
+        overwrite=True,
+        progress=job.progress,
+    )
+    return ModelReference(path=str(job.out.resolve()))
+
+
+_MAKERS: Mapping[type, Callable[..., ModelReference]] = MappingProxyType(
+    {Trained: _train, Scored: _score, Observed: _observe}
+)
 
 
 def _is_scored(job: _Job, settings: ScoreSettings) -> bool:

@@ -50,11 +50,12 @@ def _harmful(request: Request, findings: list[Finding]) -> int:
     if request.harmful_data is None:
         if request.unaligned is None:
             findings.append(
-                problem(
+                note(
                     "unaligned",
-                    "neither an unaligned model nor pairs to train one on: no safety vector can be taken",
-                    "give --harmful-data FILE (prompt and response; BeaverTails fits), or --unaligned MODEL; where you "
-                    "have neither, the pretrained base of the aligned model: --unaligned BASE --unaligned-kind base",
+                    "neither an unaligned model nor pairs to train one on: what needs none is tried, aligned - "
+                    "finetuned weighed by the inputs that it meets",
+                    "RESTA and others need --harmful-data FILE (prompt and response; BeaverTails fits), --unaligned "
+                    "MODEL, or the pretrained base of the aligned model: --unaligned BASE --unaligned-kind base",
                 )
             )
         return 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alignmend.io.shards import human_bytes
-from alignmend.restore.parts import PARTS, Scored
+from alignmend.restore.parts import PARTS, Observed, Scored, Trained
 from alignmend.restore.preflight_findings import Finding, note, ok, problem
 from alignmend.restore.preflight_space import FLOAT, Size, trained_parameters
 from alignmend.restore.request import Request
@@ -90,10 +90,19 @@ def needs_of(
     """The steps that hold a model."""
     on_device = has_accelerator and request.prompts.device != "cpu"
     yield _answering(request, size, on_device)
-    if any(not isinstance(PARTS[part], Scored) for part in parts):
+    if any(isinstance(PARTS[part], Trained) for part in parts):
         yield _training(request, size, config, longest, has_accelerator)
     if any(isinstance(PARTS[part], Scored) for part in parts):
         yield from _scoring(FLOAT * size.parameters, has_accelerator)
+    if any(isinstance(PARTS[part], Observed) for part in parts):
+        yield _observing(size, has_accelerator)
+
+
+def _observing(size: Size, on_device: bool) -> Need:
+    """The model in float32, and the moments, which are in memory anyway."""
+    weights = FLOAT * size.parameters
+    here = size.inputs + LIBRARIES + (0 if on_device else weights)
+    return Need("memory for moments", here, here, on_accelerator=False)
 
 
 def _scoring(weights: int, on_device: bool) -> Iterator[Need]:

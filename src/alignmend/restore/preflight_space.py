@@ -12,7 +12,7 @@ from alignmend.errors import ParameterError
 from alignmend.io.folder import CheckpointFolder
 from alignmend.io.shards import human_bytes
 from alignmend.restore.candidates import choose_families
-from alignmend.restore.parts import PARTS, Scored
+from alignmend.restore.parts import PARTS, Observed, Scored, Trained
 from alignmend.restore.places import Places
 from alignmend.restore.preflight_findings import Finding, from_error, ok, problem
 from alignmend.restore.preflight_place import existing_parent
@@ -24,6 +24,8 @@ TRAINED_STATE = 3 * FLOAT
 """Of each trained weight in a checkpoint of the trainer: itself and the two moments of AdamW."""
 AT_ONCE = 2
 """Checkpoints of the trainer at once: the new one is written before the old one goes."""
+POSITIONS = 2_000
+"""Tokens that input moments are taken over in a restore, at most."""
 RECORDS = 50_000_000
 """Journal, answers, report, tokenizer: generously."""
 
@@ -37,6 +39,8 @@ class Size:
     """Bytes of its weights on disk."""
     rank_one: int
     """Weights of an adapter of rank 1 on every matrix of every decoder layer."""
+    inputs: int = 0
+    """Bytes of the moments of what enters these matrices, at most."""
 
 
 @dataclass(frozen=True)
@@ -56,24 +60,40 @@ def size_of(folder: CheckpointFolder) -> Size:
         parameters=sum(entry.size for entry in entries),
         stored=sum(entry.bytes for entry in entries),
         rank_one=sum(sum(entry.shape) for entry in matrices),
+        inputs=sum(FLOAT * width * min(POSITIONS, 3 * width) for width in (entry.shape[1] for entry in matrices)),
     )
 
 
 def parts_to_make(request: Request, *, is_adapter: bool) -> tuple[str, ...]:
     """Roles that are trained or scored before the search; raises `ParameterError` for unknown families."""
     choice = choose_families(request, is_adapter=is_adapter)
+    weighed = ("moments",) if choice.needs("moments") else ()
     if request.harmful_data is None:
-        return ()
+        return weighed
     wanted = ("unaligned",) if choice.needs("unaligned") and request.unaligned is None else ()
     patches = ("safety", "over_safety", "safety_scores", "over_safety_scores")
-    return wanted + (patches if choice.needs("patches") else ())
+    return wanted + (patches if choice.needs("patches") else ()) + weighed
 
 
-def steps_of(request: Request, size: Size, parts: Sequence[str]) -> tuple[Step, ...]:
+def steps_of(request: Request, size: Size, parts: Sequence[str], *, is_adapter: bool = False) -> tuple[Step, ...]:
     """The steps in their order. The search itself writes no candidate."""
-    made = tuple(_scored(part, size, request) if isinstance(PARTS[part], Scored) else _trained(part, size, request)
-                 for part in parts)  # fmt: skip
+    made = tuple(_made(part, size, request, is_adapter) for part in parts)
     return (*made, Step("records", RECORDS, RECORDS), Step("output", size.stored, size.stored))
+
+
+def _made(part: str, size: Size, request: Request, is_adapter: bool) -> Step:
+    match PARTS[part]:
+        case Scored():
+            return _scored(part, size, request)
+        case Observed():
+            return _observed(part, size, is_adapter)
+        case Trained():
+            return _trained(part, size, request)
+
+
+def _observed(part: str, size: Size, is_adapter: bool) -> Step:
+    """Rows of the counted positions to each input; an adapter is merged for as long as it is looked at."""
+    return Step(part, size.inputs + (FLOAT * size.parameters if is_adapter else 0), size.inputs)
 
 
 def _trained(part: str, size: Size, request: Request) -> Step:
@@ -121,7 +141,7 @@ def look_at_disk(request: Request, size: Size, *, is_adapter: bool) -> Iterator[
         yield from_error("methods", error, "choose others: --method auto")
         return
     places = Places(request.out)
-    steps = steps_of(request, size, parts)
+    steps = steps_of(request, size, parts, is_adapter=is_adapter)
     there = bytes_below(places.work) + bytes_below(places.private) if request.resume else 0
     needed = max(0, at_most(steps) - there)
     try:
@@ -139,7 +159,7 @@ def _listed(steps: Sequence[Step]) -> str:
 
 def _remedy(missing: int, parts: Sequence[str], request: Request) -> str:
     ways = [f"free {human_bytes(missing)}, or write to another disk (--out)"]
-    if any(not isinstance(PARTS[part], Scored) for part in parts) and request.training.lora_rank is None:
+    if any(isinstance(PARTS[part], Trained) for part in parts) and request.training.lora_rank is None:
         ways.append("train adapters instead of whole models (--lora-rank 16)")
     if "safety" in parts:
         ways.append("leave SafePatching out (--method resta,harm_direction_removal)")

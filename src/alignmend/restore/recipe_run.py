@@ -22,7 +22,7 @@ from alignmend.recipes.areas import with_area
 from alignmend.recipes.build import beside, build, located, sweep
 from alignmend.recipes.schema import Recipe
 from alignmend.recipes.second_stage import second_stage
-from alignmend.restore.parts import Progress, check_makeable, lacking, make_parts, stand_in
+from alignmend.restore.parts import Progress, check_makeable, lacking, make_parts, path_of, stand_in, texts_of
 
 if TYPE_CHECKING:
     from alignmend.execution.save import Saved
@@ -63,7 +63,8 @@ def run_recipe(
     if wanted and switches.resume and (done := _finished(recipe, folder, whole, out)):
         settle(out, switches.within)
         return Ran(done, _left(place, wanted, keep_private=keep_private))
-    if wanted and len(stages) == 1 and _is_taken(out) and not switches.overwrite:  # of a sweep, a part may be there
+    single = len(list(sweep(recipe))) == 1
+    if wanted and single and _is_taken(out) and not switches.overwrite:  # of a sweep, a part may be there
         raise OutputError(
             f"{out} exists and is not empty, and is not what this recipe makes of these files: choose another folder, "
             "or pass --overwrite to replace it"
@@ -129,17 +130,26 @@ def _prepared(place: Path) -> Iterator[None]:
 
 
 def _data(recipe: Recipe, folder: Path) -> dict[str, Input]:
-    if recipe.data.harmful_pairs is None:
-        raise TypeError("recipe.data.harmful_pairs is None")
-    path = beside(recipe.data.harmful_pairs, folder)
+    """The files that parts are made from."""
+    found = {f"{kind}_texts": path for kind, path in texts_of(recipe, folder).items()}
+    if recipe.data.harmful_pairs is not None:
+        found["harmful_pairs"] = beside(recipe.data.harmful_pairs, folder)
+    return {name: data_input(path) for name, path in found.items()}
+
+
+def data_input(path: Path) -> Input:
+    """A data file, as a manifest tells of it."""
     content = sha256_of(path)
     file = InputFile(file=path.name, bytes=path.stat().st_size, header_sha256=content, sha256=content)
-    return {"harmful_pairs": Input(location=str(path), files=[file])}
+    return Input(location=str(path), files=[file])
 
 
 def _remove(place: Path, roles: Sequence[str]) -> None:
     for role in roles:
-        shutil.rmtree(place / role, ignore_errors=True)
+        part = path_of(place, role)
+        if part.is_file():
+            part.unlink()
+        shutil.rmtree(part, ignore_errors=True)
     if [path.name for path in place.iterdir()] == [MARKER_NAME]:
         shutil.rmtree(place, ignore_errors=True)
 

@@ -61,6 +61,8 @@ class Prompts:
     """Names or files; the suites that ship where empty."""
     report_suites: tuple[str, ...] = ()
     """Names or files that the proof alone asks, whole."""
+    calibration_suites: tuple[str, ...] = ()
+    """Names or files of prompts that input moments are taken over, and nothing else."""
     data_dir: Path | None = None
     """Folder with local copies of known suites."""
     judge: str = "refusal-phrases"

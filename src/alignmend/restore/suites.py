@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -25,6 +25,8 @@ class Split:
     search: tuple[Suite, ...]
     report: tuple[Suite, ...]
     notes: tuple[str, ...] = ()
+    spare: tuple[Suite, ...] = ()
+    """Prompts of the suites' search halves that the search does not ask: they may calibrate."""
 
     def count(self, kind: Kind) -> int:
         """Search prompts of a kind."""
@@ -50,7 +52,14 @@ def split_suites(prompts: Prompts, seed: int) -> Split:
     more = [load_suite(one, data_dir=prompts.data_dir) for one in prompts.report_suites]
     report = _distinct((*(half for _, half in halves), *more))
     _check(search, report)
-    return Split(search, *_apart(search, report))
+    return Split(search, *_apart(search, report), tuple(_spare([half for half, _ in halves], search)))
+
+
+def _spare(halves: Sequence[Suite], search: Sequence[Suite]) -> Iterator[Suite]:
+    for half, chosen in zip(halves, search, strict=True):
+        taken = {one.id for one in chosen.prompts}
+        if left := [one for one in half.prompts if one.id not in taken]:
+            yield _with(half, left)
 
 
 def _distinct(suites: Sequence[Suite]) -> tuple[Suite, ...]:

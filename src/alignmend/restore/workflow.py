@@ -11,22 +11,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from alignmend.errors import AlignmendError, MismatchError, RecipeError
+from alignmend.errors import AlignmendError, FileFormatError, MismatchError, NonFiniteError, RecipeError
 from alignmend.evaluation.answer_notes import answer_notes
 from alignmend.evaluation.generation import TransformersBackend
 from alignmend.evaluation.judges import Judge, JudgeOptions, get_judge
 from alignmend.evaluation.results import judge_block, read_results, results_document, suite_blocks
 from alignmend.execution.in_place import InPlace
+from alignmend.execution.moment_checks import few_texts
 from alignmend.execution.rounding import Rounding
 from alignmend.io.identity import sha256_of
+from alignmend.io.moments import open_moments_file
 from alignmend.io.published import Publisher
 from alignmend.recipes.build import beside, build, open_models
 from alignmend.restore.baselines import check_parent, check_sense, check_tried, is_safe
-from alignmend.restore.candidates import Choice, Operands, choose_families, recipe_of
+from alignmend.restore.calibrating import Texts, existing, gather, give_up
+from alignmend.restore.candidates import CALIBRATION, Choice, Operands, choose_families, recipe_of
 from alignmend.restore.document import Searched
 from alignmend.restore.families import Candidate
 from alignmend.restore.front import Measured, pick
-from alignmend.restore.making import make_missing, must_train, operands_of, unmade
+from alignmend.restore.making import make_missing, make_moments, must_train, operands_of, unmade
 from alignmend.restore.measuring import Anchor, Baseline, Measuring, Pair, VectorLook, affordable, sound_answers
 from alignmend.restore.opening import Opened, load, open_all
 from alignmend.restore.places import (
@@ -148,10 +151,13 @@ class _Restore:
         self.split = split_suites(request.prompts, request.seed)
         self.judge: Judge = get_judge(request.prompts.judge, _judge_options(request))
         self.task = _task_pairs(request.task_data)
+        self.texts: Texts | None = None
 
     def help(self) -> int:
         """Search, and nothing else."""
-        if missing := unmade(operands_of(self.opened), self.choice, self.request, self.places.private):
+        if self.choice.needs("moments") and (texts := existing(self.places.private)) is not None:
+            self._take(texts)
+        if missing := unmade(self._given(), self.choice, self.request, self.places.private):
             raise RecipeError(f"the other restore still makes {' and '.join(missing)}: join it when it searches")
         measuring = self._measuring()
         base, operands = self._baseline(measuring), self._operands()
@@ -161,10 +167,39 @@ class _Restore:
     def _baseline(self, measuring: Measuring) -> Baseline:
         return measuring.baseline(self.opened.aligned, self.task[::2], self._told("measure the fine-tune"))
 
+    def _given(self) -> Operands:
+        return replace(operands_of(self.opened), texts={} if self.texts is None else self.texts.files)
+
     def _operands(self) -> Operands:
-        return make_missing(
-            operands_of(self.opened), self.choice, self.request, self.places.private, self._within_budget
-        )
+        place, told = self.places.private, self._within_budget
+        try:
+            operands = make_moments(self._given(), self.choice, self.request, place, told)
+            if "moments" in operands.parts:
+                for note in few_texts(open_moments_file(operands.parts["moments"].path).record):
+                    self.steps.noted(note)
+        except (FileFormatError, MismatchError, NonFiniteError) as error:  # inputs that cannot be looked at
+            self._without_moments(give_up(place, str(error)))
+            operands = self._given()
+        return make_missing(operands, self.choice, self.request, place, told)
+
+    def _calibrate(self, measuring: Measuring) -> None:
+        """The texts that input moments are taken over, where a family needs moments and there are enough."""
+        if not self.choice.needs("moments"):
+            return
+        aligned, place = self.opened.aligned, self.places.private
+        self._take(gather(measuring, aligned, self.request, place, self._within_budget))
+
+    def _take(self, texts: Texts) -> None:
+        self.texts = texts
+        if texts.why_not:
+            self._without_moments(texts)
+        else:
+            self.steps.noted(f"input moments are taken over {texts.told} texts that neither choose nor prove")
+
+    def _without_moments(self, texts: Texts) -> None:
+        self.texts = texts
+        self.choice = self.choice.without("moments", texts.why_not)
+        self.steps.noted(f"nothing is weighed by inputs: {texts.why_not}")
 
     def _within_budget(self, what: str, done: int, total: int) -> None:
         """Progress of training, which ends with the budget; --resume goes on from its last saved checkpoint."""
@@ -190,7 +225,8 @@ class _Restore:
         if is_safe(base):
             check_parent(base)
             return Ended("already safe", self.places.out)
-        if must_train(operands_of(self.opened), self.choice, self.request):
+        self._calibrate(measuring)
+        if must_train(self._given(), self.choice, self.request):
             del measuring  # training needs its room
             gc.collect()
             operands, measuring = self._operands(), self._measuring()
@@ -334,6 +370,7 @@ class _Restore:
             "pairs": _content(request.pairs),
             "task_data": _content(request.task_data),
             "families": list(self.choice.families),
+            "calibration": {kind: sha256_of(path) for kind, path in self._given().texts.items()},
             "prompts": {suite.name: suite.content_hash for suite in self.split.search},
             "judge": judge_block(self.judge),
             "search_tokens": request.prompts.search_tokens,
@@ -390,6 +427,10 @@ class _Restore:
             paired=proof.paired,
             tuned_on=[
                 {"suite": suite.name, "use": "search", "sha256": suite.content_hash} for suite in self.split.search
+            ]
+            + [
+                {"suite": f"{CALIBRATION}-{kind}", "use": CALIBRATION, "sha256": sha256_of(path)}
+                for kind, path in self._given().texts.items()
             ],
             search=searched.block(chosen),
             proof={"kept": not proof.broken, "broken": list(proof.broken), "safer": proof.safer},

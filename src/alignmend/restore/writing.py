@@ -7,17 +7,17 @@ from pathlib import Path
 
 import yaml
 
-from alignmend.io.identity import sha256_of
-from alignmend.io.manifest import Input, InputFile
-from alignmend.io.published import HASHED, Publisher
+from alignmend.io.manifest import Input
+from alignmend.io.published import HASHED, Publisher, report_folder
 from alignmend.recipes.apply import Origin, Switches, apply_recipe
 from alignmend.recipes.build import located
 from alignmend.recipes.schema import Recipe
-from alignmend.restore.candidates import Operands, recipe_of
+from alignmend.restore.candidates import CALIBRATION, Operands, recipe_of
 from alignmend.restore.front import Measured
-from alignmend.restore.parts import Progress
+from alignmend.restore.parts import Progress, texts_of
 from alignmend.restore.places import Places
 from alignmend.restore.proof import RESTORED
+from alignmend.restore.recipe_run import data_input
 from alignmend.restore.request import Request
 from alignmend.restore.scoring import Worth
 
@@ -59,9 +59,10 @@ def write_chosen(
         adapter_rank=request.adapter_rank,
         allow_unrelated=request.allow_unrelated,
         may_fit=True,
-        origin=Origin(asked.models, _data(recipe), (*told, *notes), places.out),
+        origin=Origin(asked.models, _data(recipe, operands), (*told, *notes), places.out),
     )
-    _begin(_text(located(asked, Path()), request), places)
+    found = located(asked, Path()).model_copy(update={"data": asked.data})  # texts will lie beside the recipe
+    _begin(_text(found, request), places)
     return apply_recipe(recipe, Path(), places.staged, switches, progress)[0].path
 
 
@@ -77,7 +78,10 @@ def _begin(recipe: str, places: Places) -> None:
 def public_text(recipe: str, out: Path) -> str:
     """A recipe's text as it may be uploaded from `out`: models by hub ids, by relative paths, or by hashes."""
     head = "".join(line for line in recipe.splitlines(keepends=True) if line.startswith("#"))
-    value = Publisher(out).recipe(yaml.safe_load(recipe))
+    given = yaml.safe_load(recipe)
+    value = Publisher(out).recipe(given)
+    texts = {name: path for name, path in given.get("data", {}).items() if str(path).startswith(f"{CALIBRATION}/")}
+    value.get("data", {}).update({name: f"../{report_folder(out).name}/{path}" for name, path in texts.items()})
     text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
     return head + (_HASHED if HASHED in text else "") + text
 
@@ -91,10 +95,8 @@ def _text(recipe: Recipe, request: Request) -> str:
     return _HEAD.format(name=RECIPE, switches=switches) + yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
 
 
-def _data(recipe: Recipe) -> dict[str, Input]:
-    if recipe.data.harmful_pairs is None:
-        return {}
-    path = Path(recipe.data.harmful_pairs)
-    content = sha256_of(path)
-    file = InputFile(file=path.name, bytes=path.stat().st_size, header_sha256=content, sha256=content)
-    return {"harmful_pairs": Input(location=str(path), files=[file])}
+def _data(recipe: Recipe, operands: Operands) -> dict[str, Input]:
+    found = {f"{kind}_texts": operands.texts[kind] for kind in texts_of(recipe, Path())}
+    if recipe.data.harmful_pairs is not None:
+        found["harmful_pairs"] = Path(recipe.data.harmful_pairs)
+    return {name: data_input(path) for name, path in found.items()}
