@@ -16,7 +16,7 @@ from alignmend.evaluation.records import Prompt
 from studies.real import patching, replay, safety_arithmetic
 from studies.real.measuring import Asker, Bench
 from studies.real.page import Result, page
-from studies.real.restoring import METHODS, fine_tunes, restored, task_of
+from studies.real.restoring import METHODS, NOTHING, fine_tunes, restored, task_of
 from studies.real.scale import Scale
 from studies.real.wheel import original
 
@@ -119,11 +119,14 @@ def measured(family: ChatFamily, scale: Scale, place: Path) -> Iterator[Result]:
     """Every fine-tune with every safety vector: restored, then asked row by row."""
     began = time.monotonic()
     for name in fine_tunes(family):
-        for against in scale.against:
+        for against in (NOTHING, *scale.against):
             found = restored(family, name, against, scale, place / "restore")
             _say(f"restore {name} against {against}", began)
             bench = Bench(Asker(family, scale, place, task_of(name)), name, against)
-            yield found, bench.rows({method: found.coefficient(method) for method in METHODS})
+            if against == NOTHING:
+                yield found, bench.rows_of(found.written)
+            else:
+                yield found, bench.rows({method: found.coefficient(method) for method in METHODS})
             _say(f"rows of {name} against {against}", began)
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 import alignmend as am
 from alignmend.algebra.opening import open_adapter
 from alignmend.algebra.values import Checkpoint
@@ -140,6 +142,18 @@ class Bench:
         }
         told = {"RESTA": f"-{plain:g}", "RESTA_d": f"-{dropped:g}", "random vector": f"-{plain:g}"}
         return {label: self._row(label, label + told.get(label, ""), one) for label, one in made.items()}
+
+    def rows_of(self, written: Path | None) -> dict[str, Measured]:
+        """What `restore` wrote, beside the same direction unweighted and a random one, as far as it went."""
+        member, finetuned = self.asker.member, self.asker.member(self.name)
+        made = {"aligned": member("aligned"), "SFT": finetuned}
+        if written is not None:
+            recipe = yaml.safe_load((written / "recipe.yaml").read_text(encoding="utf-8"))
+            coefficient = float(recipe["parameters"]["coefficient"])
+            made["restored"] = am.open(written)
+            made["aligned - finetuned, not weighed"] = finetuned + coefficient * (member("aligned") - finetuned)
+            made["random vector"] = finetuned + coefficient * (member("aligned") - self.asker.random(self.name))
+        return {label: self._row(label, label, one) for label, one in made.items()}
 
     def _row(self, label: str, told: str, made: Checkpoint) -> Measured:
         vector = "" if label in _WITHOUT_VECTOR else f"-{self.against}"

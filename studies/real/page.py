@@ -7,7 +7,7 @@ from typing import Any
 
 from alignmend.chat_families import ChatFamily
 from studies.real.measuring import DROP_RATE, JUDGE, Measured
-from studies.real.restoring import Restored
+from studies.real.restoring import NOTHING, Restored
 from studies.real.scale import Scale
 from studies.real.tables import table
 from studies.real.wheel import MODEL, PACKAGE
@@ -29,7 +29,9 @@ Attack success is on harmful requests, over-refusal on harmless ones (XSTest, pl
 {prompts} prompts of each suite, answers of at most {tokens} tokens, and 95 % Wilson intervals. Nats: mean negative
 log-likelihood of an answer token of the task's held-out pairs, without a cap. The random vector has the safety vector's
 norm in every tensor and RESTA's coefficient; DARE and RESTA_d drop {drop:g} of the fine-tuning delta at random. The
-safety vector is aligned minus the member that is named.
+safety vector is aligned minus the member that is named. Without an unaligned model `restore` gets the fine-tune, its
+parent, the task's pairs and prompts, with its default methods; then the row "not weighed" goes as far along aligned
+minus fine-tuned, and the random vector has that direction's norm.
 """
 
 
@@ -51,7 +53,12 @@ def page(family: ChatFamily, scale: Scale, results: Sequence[Result], seconds: f
         )
     ]
     for restored, rows in results:
-        lines += [f"## {restored.name}, vector against {restored.against}", "", *table(_labelled(restored, rows)), ""]
+        told = (
+            "restored without an unaligned model"
+            if restored.against == NOTHING
+            else f"vector against {restored.against}"
+        )
+        lines += [f"## {restored.name}, {told}", "", *table(_labelled(restored, rows)), ""]
         lines += [_told(restored), "", *front_table(restored), ""]
     lines += ["## Members", "", *_members(family), ""]
     return "\n".join(lines)
@@ -62,6 +69,8 @@ _CHOSEN = {"RESTA": "resta", "RESTA_d": "resta_drop", "random vector": "resta"}
 
 def _labelled(restored: Restored, rows: Mapping[str, Measured]) -> dict[str, Measured]:
     """With the coefficients that a search chose."""
+    if restored.against == NOTHING:
+        return dict(rows)
     return {
         f"{label} {restored.coefficient(_CHOSEN[label]):g}" if label in _CHOSEN else label: one
         for label, one in rows.items()

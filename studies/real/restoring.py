@@ -15,6 +15,10 @@ from alignmend.restore.workflow import restore
 from studies.real.scale import Scale
 
 METHODS = ("resta", "resta_drop")
+NOTHING = "nothing"
+"""In the place of the member that a safety vector is taken against: `restore` gets the fine-tune, its parent and
+prompts alone, and tries what it tries by itself.
+"""
 ASKED = 16
 """Candidates of a search whose first stage is checked."""
 START = 0.7
@@ -29,6 +33,8 @@ class Restored:
     against: str
     how: str
     search: Mapping[str, Any] | None
+    written: Path | None = None
+    """The checkpoint, where there is one."""
 
     @property
     def front(self) -> list[Mapping[str, Any]]:
@@ -66,18 +72,20 @@ def restored(
         search = written if ended.searched is None else ended.searched.block(None)
         kept.write_text(json.dumps({"how": ended.how, "search": search}), encoding="utf-8")
     found = json.loads(kept.read_text(encoding="utf-8"))
-    return Restored(name, against, found["how"], found["search"])
+    written = work / f"{name}-{against}"
+    return Restored(name, against, found["how"], found["search"], written if written.is_dir() else None)
 
 
 def _request(family: ChatFamily, name: str, against: str, scale: Scale, work: Path) -> Request:
     task = task_of(name)
+    alone = against == NOTHING
     return Request(
         finetuned=str(family.members[name]),
         aligned=str(family.members["aligned"]),
-        unaligned=str(family.members[against]),
+        unaligned=None if alone else str(family.members[against]),
         out=work / f"{name}-{against}",
         task_data=family.data[f"task-{task}"],
-        methods=METHODS,
+        methods=() if alone else METHODS,
         trials=scale.trials,
         prompts=Prompts(
             suites=tuple(str(family.suites[suite]) for suite in ("harmful", "borderline", "benign")),

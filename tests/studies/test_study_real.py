@@ -67,8 +67,9 @@ def test_every_part_runs_and_is_found_again(family: ChatFamily, tmp_path: Path) 
     text = page(family, TINY, results, 3600.0)
     for name in ("finetuned-gsm8k", "finetuned-gsm8k-lora"):
         assert f"## {name}, vector against original" in text
+        assert f"## {name}, restored without an unaligned model" in text
     for row in ("original", "aligned", "SFT", "SFT+DARE", "RESTA", "RESTA_d", "random vector"):
-        assert text.count(f"\n| {row} ") == 2
+        assert text.count(f"\n| {row} ") >= 2
     assert "| row | AdvBench | XSTest, safe | plain | task | nats | incoherent |" in text
     assert "left out of training (2 of harmfulqa)" in text
     began = time.monotonic()
