@@ -61,17 +61,22 @@ def test_the_card_is_a_card(family: Path) -> None:
     text = (apply(family) / "README.md").read_text()
     _, front, body = text.split("---\n", 2)
     card = yaml.safe_load(front)
-    assert set(card["base_model"]) == {"aligned", "finetuned", "unaligned"}
+    assert "base_model" not in card, "folders of this machine are no models of the hub"
     assert {"alignmend", "resta"} <= set(card["tags"])
     assert "2402.11746" in body and "coefficient: 0.5" in body
     assert str(family) not in front
 
 
-def test_the_recipe_in_the_manifest_makes_the_same_weights_again(family: Path) -> None:
+def test_the_recipe_in_the_manifest_makes_the_same_weights_again(
+    family: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = apply(family, "--set", "layer_coefficients={0: 0.5}", "--set", "output.dtype=float32")
     recipe = json.loads((out / "alignmend.json").read_text())["recipe"]
-    (family / "again.yaml").write_text(yaml.safe_dump(recipe))
-    assert main(["apply", str(family / "again.yaml"), "--out", str(family / "again"), "--overwrite"]) == 0
+    (out / "again.yaml").write_text(yaml.safe_dump(recipe))
+    again = ["apply", str(out / "again.yaml"), "--out", str(family / "again"), "--overwrite"]
+    assert main(again) == 2, "an unaligned model is told by a hash"
+    assert "give  --set models.unaligned=FOLDER" in capsys.readouterr().err
+    assert main([*again, "--set", f"models.unaligned={family / 'unaligned'}"]) == 0
     assert (family / "again" / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
 
 

@@ -48,7 +48,7 @@ def test_a_limit_on_file_sizes_is_one_clear_error(limit: int, shard: str, pair: 
     arguments = [*map(str, pair), str(tmp_path / "out"), str(limit), shard]
     done = subprocess.run([sys.executable, "-c", LIMITED, *arguments], capture_output=True, text=True, check=False)
     assert done.stderr == ""
-    assert done.stdout.startswith(f"cannot write {tmp_path / 'out'}: File too large")
+    assert "File too large" in done.stdout and str(tmp_path) in done.stdout and done.stdout.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 

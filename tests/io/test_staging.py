@@ -312,6 +312,6 @@ def test_a_place_that_takes_no_folders_is_one_clear_error() -> None:
 
 
 def test_too_little_space_is_told_before_work(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"the output needs 1000000\.00 GB and the disk that holds .* free"):
+    with pytest.raises(OutputError, match=r"the output needs 1000 TB and the disk that holds .* free"):
         check_space(tmp_path, 10**15)
     check_space(tmp_path, 1)

@@ -62,7 +62,7 @@ def test_scores_are_roles_that_a_recipe_opens(place: Path) -> None:
     manifest = read_manifest(saved.path)
     assert set(manifest.inputs) == set(WITH_SCORES)
     assert manifest.recipe is not None
-    assert manifest.recipe["models"]["safety_scores"] == {"path": "safety_scores.safetensors"}  # type: ignore[index,call-overload]
+    assert manifest.recipe["models"]["safety_scores"] == {"path": "../safety_scores.safetensors"}  # type: ignore[index,call-overload]
     assert [patch.label for patch in manifest.patches] == ["safety", "over_safety"]
     assert {tensor.name for tensor in manifest.patches[0].tensors} == set(LINEAR)
     assert all(patch.cosines in ({}, {"safety": 0.0}) for patch in manifest.patches), "disjoint"

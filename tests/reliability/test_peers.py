@@ -58,8 +58,9 @@ def test_new_shards_are_not_mixed_with_old_ones(
     assert "exists and is not empty: choose another folder, or pass --overwrite" in capsys.readouterr().err
     assert contents(out) == before
     assert main(["apply", recipe, "--out", str(out), "--overwrite"]) == 0
-    assert main(["apply", recipe, "--out", str(tmp_path / "fresh" / "out")]) == 0
-    assert contents(out) == contents(tmp_path / "fresh" / "out")  # one file, and nothing of the old shards and index
+    out.rename(tmp_path / "kept")
+    assert main(["apply", recipe, "--out", str(out)]) == 0
+    assert contents(tmp_path / "kept") == contents(out)  # one file, and nothing of the old shards and index
 
 
 def test_a_stray_file_is_a_non_empty_folder(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -142,8 +142,8 @@ def set_rate(document: dict[str, Any]) -> None:
         (lambda place: (place / "results.json").write_text("{}"), FileFormatError, "format 'alignmend-results-1'"),
         (
             lambda place: (place / "results.json").write_text('{"format": "alignmend-results-1"}'),
-            RecipeError,
-            "no models",
+            FileFormatError,
+            "'models' is a required property",
         ),
     ],
 )
@@ -156,7 +156,7 @@ def test_what_cannot_be_compared_is_refused(
         (second / "judgements.jsonl").unlink()
         (second / "generations.jsonl").unlink()
     with pytest.raises(error, match=message):
-        read_runs([second] if "no models" in message else [first, second])
+        read_runs([first, second])
 
 
 def test_a_judgement_of_another_answer_is_refused(tmp_path: Path) -> None:
@@ -239,10 +239,9 @@ DOUBLES = [
         ),
         ({"tuned_on": [{"suite": "xstest", "use": "search", "sha256": "0" * 64}]}, ""),
         ({"tuned_on": [{"suite": "another", "use": "training"}]}, ""),
-        ({"overlap": DOUBLES}, "2 prompts of catqa are also in my-pairs, which was used for tuning"),
         ({"overlap": {"used": DOUBLES}}, "2 prompts of catqa are also in my-pairs, which was used for tuning"),
-        ({"overlap": {"among": DOUBLES}}, ""),
-        ({"overlap": []}, ""),
+        ({"overlap": {"reported": DOUBLES}}, ""),
+        ({"overlap": {}}, ""),
         (
             {"chosen": [{"variant": "full", "coefficient": 0.5, "model": "m", "split": "report", "rule": "r"}]},
             "catqa was used for choosing the coefficient",

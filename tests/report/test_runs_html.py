@@ -164,10 +164,10 @@ def test_agreement_and_shared_prompts_are_told(tmp_path: Path) -> None:
     found = agreement(sides[0], sides[1], names=("one", "two"))
     double = Overlap("catqa", "h1", "advbench", "7", "exact", 1.0)
     assert found is not None
-    blocks = {"agreement": [found.as_dict()], "overlap": {"among": [double.as_dict()]}}
+    blocks = {"agreement": [found.as_dict()], "overlap": {"reported": [double.as_dict()]}}
     page = Page(render_runs(read_runs([write_run(tmp_path / "a", "m", BEFORE, **blocks)])))
     assert re.search(r"A one and two verdict 40 97\.5% 87\.1–99\.6 0\.95 0\.\d\d to 1\.00", page.shown)
-    assert "catqa advbench exact 1 among" in page.shown
+    assert "catqa advbench exact 1 reported" in page.shown
 
 
 def test_what_is_no_share_is_not_in_percent(tmp_path: Path, document: dict[str, Any]) -> None:

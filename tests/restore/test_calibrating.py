@@ -91,19 +91,23 @@ def test_a_restore_without_unaligned_model_writes_a_model_whose_recipe_repeats_i
     assert "to try: resta_weighted" in told and "input moments are taken over" in told
     assert "harmful texts are noisy: 240 or more" in told
     recipe = (out / "recipe.yaml").read_text()
-    assert "harmful_texts: calibration/harmful.jsonl" in recipe and "direction: aligned-finetuned" in recipe
+    assert "harmful_texts: ../safe-report/calibration/harmful.jsonl" in recipe
+    assert "direction: aligned-finetuned" in recipe
+    report = tmp_path / "safe-report"
     results = json.loads((out / "results.json").read_text())
     uses = {one["suite"] for one in results["tuned_on"] if one["use"] == "calibration"}
     assert uses >= {"calibration-harmful", "calibration-borderline"}
-    texts = {json.loads(line)["prompt"] for path in (out / "calibration").glob("*.jsonl") for line in path.open()}
+    texts = {json.loads(line)["prompt"] for path in (report / "calibration").glob("*.jsonl") for line in path.open()}
     asked = {
-        json.loads(line)["prompt"] for path in (out / "records").rglob("generations.jsonl") for line in path.open()
+        json.loads(line)["prompt"] for path in (report / "records").rglob("generations.jsonl") for line in path.open()
     }
     assert texts and asked and not texts & asked
     assert not (tmp_path / "safe-private").exists() and not (tmp_path / "safe-search").exists()
     assert main(["verify", str(out)]) == 0
     assert main(["run", str(out / "recipe.yaml"), "--out", str(tmp_path / "again")]) == 0
-    assert (tmp_path / "again" / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
+    assert main(["run", str(report / "recipe.yaml"), "--out", str(tmp_path / "third")]) == 0
+    for again in ("again", "third"):
+        assert (tmp_path / again / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
     assert not (tmp_path / "again-private").exists()
 
 

@@ -55,7 +55,7 @@ def test_restored_folders_verify_and_their_recipes_repeat_their_bytes(demo: tupl
     _, out = demo
     for name in ("restored", "restored-lora"):
         am.verify(out / name)
-        assert main(["apply", str(out / name / "recipe.yaml"), "--out", str(tmp_path / name)]) == 0
+        assert main(["run", str(out / name / "recipe.yaml"), "--out", str(tmp_path / name)]) == 0
         for file in sorted((out / name).glob("*.safetensors")):
             assert (tmp_path / name / file.name).read_bytes() == file.read_bytes()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +57,7 @@ def shared(document: Mapping[str, Any]) -> tuple[Shared, ...]:
     Under other names than `used` the block may hold what is shared among the reported suites, which is no leak.
     """
     prompts: dict[tuple[str, str, str, str], set[str]] = {}
-    for found, rows in _rows(document).items():
+    for found, rows in document.get("overlap", {}).items():
         for row in rows:
             prompts.setdefault((found, row["suite"], row["other_suite"], row["kind"]), set()).add(row["prompt_id"])
     return tuple(Shared(*key, len(ids)) for key, ids in prompts.items())
@@ -97,13 +97,8 @@ def _doubles(document: Mapping[str, Any], reported: set[str]) -> Iterator[Leak]:
     """Prompts of `reported` suites that were found in a set that was used."""
     uses = {entry["suite"]: entry["use"] for entry in document.get("tuned_on", ())}
     prompts: dict[tuple[str, str], set[str]] = {}
-    for row in _rows(document).get(USED, ()):
+    for row in document.get("overlap", {}).get(USED, ()):
         if row["suite"] in reported:
             prompts.setdefault((row["suite"], row["other_suite"]), set()).add(row["prompt_id"])
     for (suite, other), ids in prompts.items():
         yield Leak(suite, uses.get(other, "tuning"), other, len(ids))
-
-
-def _rows(document: Mapping[str, Any]) -> Mapping[str, Sequence[Mapping[str, Any]]]:
-    block = document.get("overlap", ())
-    return block if isinstance(block, Mapping) else {USED: block}

@@ -207,8 +207,8 @@ class _Restore:
         budget = self.request.budget
         if budget is not None and time.monotonic() - self.began > 60 * budget:
             raise RecipeError(
-                f"the budget of {budget:g} minutes is spent on training: --resume with a larger one goes on, "
-                "--lora-rank and --max-steps make it shorter"
+                f"the budget of {budget:g} minutes is spent before the search, on {what}: --resume with a larger one "
+                "goes on; --lora-rank and --max-steps make training shorter"
             )
 
     def _measuring(self) -> Measuring:
