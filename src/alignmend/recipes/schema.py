@@ -236,9 +236,11 @@ def _message(error: Any, schema: type[BaseModel], value: object, document: Docum
         known = _fields_at(schema, place[:-1])
         return f"{where}: unknown key {shown!r}{nearest(str(place[-1]), known)}; known here: {', '.join(known)}"
     if error["type"] == "missing":
-        made = (
-            "; alignmend run trains it from data.harmful_pairs" if _has_pairs(document) and path == ("models",) else ""
-        )
+        made = ""
+        if path == ("models",) and place == ("moments",):
+            made = "; alignmend run takes it over data.harmful_texts and the other texts"
+        elif path == ("models",) and _has_pairs(document):
+            made = "; alignmend run trains it from data.harmful_pairs"
         return f"{where}: {shown} is missing{made}"
     if path == ("models",) and not place:
         return f"{document.name} needs models, one line for each role: {', '.join(schema.model_fields)}"
