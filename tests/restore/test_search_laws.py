@@ -6,6 +6,7 @@ import math
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from alignmend.restore.candidates import Choice, Operands, choose_families, reci
 from alignmend.restore.families import FAMILIES, RANGES, Candidate
 from alignmend.restore.front import Measured, Standing, dominates, fitting, front, pick, standing
 from alignmend.restore.interrupts import Interrupts
+from alignmend.restore.places import JOURNAL
 from alignmend.restore.request import Limits, Prompts, Request
 from alignmend.restore.scoring import Worth, likelihood_ratio, relative
 from alignmend.restore.suites import kind_of, split_suites
@@ -296,11 +298,22 @@ def search_on(folder: Path, total: int, stops: dict[int, str]) -> list[Candidate
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[Candidate]:
-    return search_on(tmp_path_factory.mktemp("undisturbed"), 22, {})
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("undisturbed")
 
 
-@settings(max_examples=15, deadline=None)
+@pytest.fixture(scope="module")
+def undisturbed(searched: Path) -> list[Candidate]:
+    return search_on(searched, 22, {})
+
+
+@pytest.fixture(scope="module")
+def journal(searched: Path, undisturbed: list[Candidate]) -> bytes:
+    """Of the undisturbed search."""
+    return (searched / JOURNAL).read_bytes()
+
+
+@settings(max_examples=6, deadline=None)
 @given(
     st.dictionaries(
         st.integers(0, 21), st.sampled_from(["before asking", "before telling", "while telling"]), max_size=6
@@ -310,6 +323,19 @@ def test_a_search_that_is_killed_goes_on_as_it_would_have(
     undisturbed: list[Candidate], tmp_path_factory: pytest.TempPathFactory, stops: dict[int, str]
 ) -> None:
     assert search_on(tmp_path_factory.mktemp("killed"), 22, stops) == undisturbed
+
+
+def test_a_search_goes_on_alike_from_every_beginning_of_its_journal(
+    undisturbed: list[Candidate], journal: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A kill leaves a beginning of the journal, whatever the process was at: asking, choosing a number, telling."""
+    lines, random = journal.splitlines(keepends=True), Random(0)
+    between = [place + 1 for place, line in enumerate(lines) if b'"param_name"' in line]  # numbers of one candidate
+    for kept in [*random.sample(between, 12), *random.sample(range(len(lines)), 4)]:
+        place = tmp_path_factory.mktemp("begun")
+        torn = lines[kept][: random.randrange(len(lines[kept]))] if kept < len(lines) else b""
+        (place / JOURNAL).write_bytes(b"".join(lines[:kept]) + torn)
+        assert search_on(place, 22, {}) == undisturbed, kept
 
 
 def test_more_trials_go_on_where_fewer_ended(undisturbed: list[Candidate], tmp_path: Path) -> None:
