@@ -2,7 +2,8 @@
 
 First candidates take turns by family, and every third trial halves a gap between what passes the limits and what does
 not. Once they are tried, every second trial does so, and the others explore: families take turns by how many numbers
-they have, a family that holds a smaller one begins at the best found of that, and the sampler draws the rest.
+they have, a family that holds a smaller one begins at the best found of that, a family of one number is filled where
+it is steepest, and the sampler draws the rest, every second time as far along as the best of its family went.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from alignmend.restore.families import FAMILIES, RANGES, Family, Numbers
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
 FAMILY = "family"
 PLAN = 2
 """Of journals: another plan has other families' numbers, and goes on otherwise."""
-_LAST = 2.0
-"""After every attack success."""
+_WIDE = 0.25
+"""Between two steps, as a share of the longer one: what holds the family waits until it is narrower."""
 _NEAR = 0.1
 """Share of a step by which another is no new one."""
 
@@ -77,8 +79,44 @@ def _explored(placed: Sequence[Placed], families: Sequence[str], aim: Aim) -> Nu
     """The family with the fewest candidates for its numbers: where it should begin, or what the sampler draws."""
     spent = Counter(one.family for one in placed)
     name = min(families, key=lambda one: spent[one] / FAMILIES[one].numbers)
-    start = next(_untried_starts(name, FAMILIES[name], placed, aim), {})
-    return {FAMILY: name, **start}
+    family, own = FAMILIES[name], [one for one in placed if one.family == name]
+    if (inner := family.nesting and family.nesting.inner) in families:
+        gap = min(_gaps([one for one in placed if one.family == inner], aim), key=_value, default=None)
+        if gap is not None and gap.width > _WIDE:
+            return gap.numbers
+    start = next(_untried_starts(name, family, placed, aim), None)
+    if start is not None:
+        return {FAMILY: name, **start}
+    if family.numbers == 1:
+        return _steepest(own) or {FAMILY: name}
+    return {FAMILY: name, **(_best_step(own, aim) if spent[name] % 2 else {})}
+
+
+def _best_step(own: Sequence[Placed], aim: Aim) -> Numbers:
+    """How far the best of a family goes: the sampler draws its other numbers."""
+    told = [
+        (aim.rank(one.tried.worth, one.tried.measured), one)
+        for one in own
+        if one.tried is not None and one.tried.worth is not None
+    ]
+    best = min(told, key=lambda one: one[0], default=(None, None))[1]
+    return {} if best is None else {_step_of(best): best.numbers[_step_of(best)]}
+
+
+def _steepest(own: Sequence[Placed]) -> Numbers | None:
+    """Between the two neighbouring steps that differ most in attack success and over-refusal."""
+    name = _step_of(own[0]) if own else ""
+    told = sorted(
+        ((one.numbers[name], one.tried.worth.objectives[:2]) for one in own if one.tried and one.tried.worth),
+        key=lambda one: one[0],
+    )
+    taken = [one.numbers[name] for one in own if name in one.numbers]
+    found = [
+        (sum(abs(a - b) for a, b in zip(here, there, strict=True)), on_grid(name, (step + further) / 2))
+        for (step, here), (further, there) in pairwise(told)
+    ]
+    free = [(steep, step) for steep, step in found if all(abs(step - one) > RANGES[name][2] / 2 for one in taken)]
+    return {**own[0].numbers, name: max(free, key=lambda one: one[0])[1]} if free else None
 
 
 def _untried_starts(name: str, family: Family, placed: Sequence[Placed], aim: Aim) -> Iterator[Numbers]:
@@ -112,19 +150,33 @@ def _alike(start: Numbers, other: Numbers, step: str) -> bool:
     return same and step in other and abs(other[step] - start[step]) <= max(RANGES[step][2], _NEAR * start[step])
 
 
+@dataclass(frozen=True)
+class _Gap:
+    """Between the longest step that passes and the shortest that does not, with other numbers alike."""
+
+    attack: float
+    """What may be hoped for between: the mean of attack success at both ends."""
+    width: float
+    """As a share of the longer step."""
+    numbers: Numbers
+    """What to try there."""
+
+
+def _value(gap: _Gap) -> float:
+    return gap.attack
+
+
 def _between(placed: Sequence[Placed], aim: Aim) -> Numbers | None:
-    """Between the longest step of a family that passes and the shortest that does not; the safest such is gone on with.
-
-    `None` where nothing lies between any two.
-    """
-    return min(_gaps(placed, aim), key=lambda one: one[0], default=(0.0, None))[1]
+    """Where the least attack success may be hoped for; `None` where nothing lies between any two steps."""
+    gap = min(_gaps(placed, aim), key=_value, default=None)
+    return None if gap is None else gap.numbers
 
 
-def _gaps(placed: Sequence[Placed], aim: Aim) -> Iterator[tuple[float, Numbers]]:
-    """Of each family and its other numbers: attack success at the longest step that passes, and the step to try.
+def _gaps(placed: Sequence[Placed], aim: Aim) -> Iterator[_Gap]:
+    """Of each family and its other numbers, the step to try.
 
-    That lies halfway to the shortest longer step; where none is longer, half as far again; where none passes, at half
-    of the shortest, and after all others.
+    That lies halfway between the longest step that passes and the shortest longer one; where none is longer, half as
+    far again; where none passes, at half of the shortest.
     """
     groups: dict[tuple[Any, ...], list[Placed]] = {}
     for one in placed:
@@ -133,14 +185,20 @@ def _gaps(placed: Sequence[Placed], aim: Aim) -> Iterator[tuple[float, Numbers]]
             others = tuple(sorted((key, value) for key, value in one.numbers.items() if key != name))
             groups.setdefault((name, others), []).append(one)
     for (name, _), steps in groups.items():
-        told = [(one.numbers[name], one.tried) for one in steps if one.tried is not None]
-        good = [(step, found.worth) for step, tried in told if (found := tried.measured) and aim.passes(found)]
-        longest, worth = max(good, key=lambda one: one[0], default=(0.0, None))
-        size = RANGES[name][2]
-        shortest = min((step for step, _ in told if step > longest + size / 2), default=None)
-        wanted = on_grid(name, 1.5 * longest if shortest is None else (longest + shortest) / 2)
+        told = {one.numbers[name]: one.tried for one in steps if one.tried is not None and one.tried.worth is not None}
+        passing = [step for step, tried in told.items() if (found := tried.measured) and aim.passes(found)]
+        longest, size = max(passing, default=0.0), RANGES[name][2]
+        shortest = min((step for step in told if step > longest + size / 2), default=None)
+        further = 2 * longest if shortest is None else shortest
+        wanted = on_grid(name, (longest + further) / 2)
         if told and all(abs(wanted - one.numbers[name]) > size / 2 for one in steps):
-            yield _LAST if worth is None else worth.objectives[0], {**steps[0].numbers, name: wanted}
+            safe = _attack(told[longest]) if passing else 1.0
+            hoped = 0.0 if shortest is None else _attack(told[shortest])
+            yield _Gap((safe + hoped) / 2, (further - longest) / further, {**steps[0].numbers, name: wanted})
+
+
+def _attack(tried: Tried) -> float:
+    return 1.0 if tried.worth is None else tried.worth.objectives[0]
 
 
 def _step_of(one: Placed) -> str:
