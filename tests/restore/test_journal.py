@@ -6,6 +6,8 @@ from pathlib import Path
 
 from alignmend.evaluation.metrics import wilson
 from alignmend.restore.candidates import Choice
+from alignmend.restore.front import Aim
+from alignmend.restore.request import Limits
 from alignmend.restore.scoring import Worth
 from alignmend.restore.trials import Trials, Tried
 
@@ -18,7 +20,7 @@ def opened(folder: Path) -> Trials:
 
 
 def tell_one(trials: Trials) -> None:
-    trial, candidate = trials.ask()
+    trial, candidate = trials.ask(Aim(Limits(), WORTH))
     tried = Tried(trial.number, candidate, "whole", "", WORTH, 0.5, 1.0, 0.1)
     trials.tell(trial, tried, {"utility": 0.05})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -18,9 +19,11 @@ from alignmend.evaluation.metrics import Rate, wilson
 from alignmend.organisms import Family
 from alignmend.restore.candidates import Choice, Operands, choose_families, recipe_of
 from alignmend.restore.families import FAMILIES, RANGES, Candidate
-from alignmend.restore.front import Measured, Standing, dominates, fitting, front, pick, standing
+from alignmend.restore.family_numbers import Space
+from alignmend.restore.front import Aim, Measured, Standing, dominates, fitting, front, pick, standing
 from alignmend.restore.interrupts import Interrupts
 from alignmend.restore.places import JOURNAL
+from alignmend.restore.planning import firsts
 from alignmend.restore.request import Limits, Prompts, Request
 from alignmend.restore.scoring import Worth, likelihood_ratio, relative
 from alignmend.restore.suites import kind_of, split_suites
@@ -152,11 +155,18 @@ class Fixed:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_is_a_recipe_and_knows_its_own_names(name: str) -> None:
     trial, family = Fixed(), FAMILIES[name]
-    parameters = family.suggest(trial, 4)
+    parameters = family.suggest(trial, Space(4))
     assert all(one.startswith(f"{name}.") for one in trial.names)
     assert f"{name}.{family.step_name}" in RANGES
-    assert all(set(first) == set(trial.names) for first in family.first)
+    begun = firsts(name, (name,))
+    assert begun and all(set(first) == set(trial.names) for first in begun)
     assert Candidate(name, parameters).label.startswith(name)
+    if family.nesting is not None:
+        starts = [start for first in begun for start in family.nesting.starts(first)]
+        neutral, value = family.nesting.neutral
+        assert all(first[neutral] == value for first in begun)
+        assert all(set(start) == set(trial.names) and start[neutral] != value for start in starts)
+        assert not firsts(name, (name, family.nesting.inner))  # there it begins at the best of that
 
 
 def request(tmp_path: Path, **more: Any) -> Request:
@@ -217,6 +227,9 @@ def test_kinds_follow_from_what_is_expected(shipped: Family) -> None:
     assert kinds["task"] == {"task"}
 
 
+AIM = Aim(Limits(), FINETUNED)
+
+
 def trials(folder: Path, settings: dict[str, Any] | None = None) -> Trials:
     return Trials(folder, Choice(("resta",), ()), settings or {"seed": 0}, layers=4, seed=0)
 
@@ -224,7 +237,7 @@ def trials(folder: Path, settings: dict[str, Any] | None = None) -> Trials:
 def play(study: Trials, count: int, steps: list[float], limit: float = 0.6) -> None:
     """Measure as a model would whose over-refusal passes its limit at a coefficient of `limit`."""
     for _ in range(count):
-        trial, candidate = study.ask()
+        trial, candidate = study.ask(AIM)
         step = float(candidate.parameters["coefficient"])
         steps.append(step)
         found = worth(round(N * max(0.0, 1 - step)), N if step > limit else 0, 1.0)
@@ -236,7 +249,7 @@ def test_the_papers_numbers_come_first_and_a_journal_goes_on(tmp_path: Path) -> 
     play(trials(tmp_path), 2, steps)
     again = trials(tmp_path)
     play(again, 2, steps)
-    assert steps[:3] == [0.5, 1.0, 0.25]
+    assert steps == [0.5, 1.0, 0.75, 0.25]  # the third halves the gap between the first two
     assert [one.number for one in again.tried()] == [0, 1, 2, 3]
     assert again.known(Candidate("resta", {"coefficient": 0.5})) is not None
 
@@ -244,9 +257,7 @@ def test_the_papers_numbers_come_first_and_a_journal_goes_on(tmp_path: Path) -> 
 def test_halving_finds_the_limit(tmp_path: Path) -> None:
     study, steps = trials(tmp_path), list[float]()
     play(study, 3, steps)
-    for _ in range(6):
-        study.bisect(lambda one: one.qualifies(Limits(), FINETUNED))
-        play(study, 1, steps)
+    play(study, 12, steps)
     passing = max(step for step in steps if step <= 0.6)
     assert 0.6 - passing < 2 * RANGES["resta.coefficient"][2]
 
@@ -255,9 +266,7 @@ def test_a_step_that_passes_is_gone_beyond(tmp_path: Path) -> None:
     """Where the papers' numbers all keep the limits, longer steps are tried."""
     study, steps = trials(tmp_path), list[float]()
     play(study, 3, steps, limit=1.4)
-    for _ in range(5):
-        study.bisect(lambda one: one.qualifies(Limits(), FINETUNED))
-        play(study, 1, steps, limit=1.4)
+    play(study, 10, steps, limit=1.4)
     assert max(step for step in steps if step <= 1.4) > 1.3
     assert any(step > 1.4 for step in steps)
 
@@ -265,10 +274,67 @@ def test_a_step_that_passes_is_gone_beyond(tmp_path: Path) -> None:
 def test_where_no_step_passes_shorter_ones_are_tried(tmp_path: Path) -> None:
     study, steps = trials(tmp_path), list[float]()
     play(study, 3, steps, limit=0.15)
-    for _ in range(4):
-        study.bisect(lambda one: one.qualifies(Limits(), FINETUNED))
-        play(study, 1, steps, limit=0.15)
+    play(study, 8, steps, limit=0.15)
     assert min(steps) <= 0.15
+
+
+def of_numbers(found: dict[str, Any]) -> Worth:
+    """A model to which steering helps: safety by the coefficient, over-refusal by both, a density that is best."""
+    step = float(found.get("coefficient", 0))
+    steered, share = float(found.get("steering_coefficient", 0)), float(found.get("density", 0.1))
+    safe = step * (1 if share == 0.2 else 0.6) / 4
+    return worth(round(N * max(0.0, 1 - safe - 2 * steered)), N if step > 2.6 or steered > 0.15 else 0, 1.0)
+
+
+def searched(folder: Path, families: tuple[str, ...], count: int, seed: int = 0) -> list[Tried]:
+    study = Trials(folder, Choice(families, ()), {}, layers=4, seed=seed)
+    for _ in range(count):
+        trial, candidate = study.ask(AIM)
+        tried = Tried(trial.number, candidate, "whole", "", of_numbers(dict(candidate.parameters)), 1.0, 0.1, 0.1)
+        study.tell(trial, tried, AIM.excess(tried.worth) if tried.worth else {})
+    return study.tried()
+
+
+def best_of(every: list[Tried], family: str) -> float:
+    found = [one.measured for one in every if one.candidate.family == family]
+    best = pick([one for one in found if one is not None], Limits(), FINETUNED)
+    assert best is not None
+    return best.worth.objectives[0]
+
+
+def test_a_family_begins_at_the_best_of_the_one_that_it_holds(tmp_path: Path) -> None:
+    """Safety Arithmetic with steering 0 is Harm Direction Removal: alone it tries that itself, beside it it begins
+    there.
+    """
+    alone = searched(tmp_path / "alone", ("safety_arithmetic",), 24)
+    inner = searched(tmp_path / "inner", ("harm_direction_removal",), 24)
+    unsteered = [one for one in alone if one.candidate.parameters["steering_coefficient"] == 0]
+    assert alone[0] == unsteered[0]
+    assert best_of(alone, "safety_arithmetic") <= best_of(unsteered, "safety_arithmetic")
+    assert best_of(alone, "safety_arithmetic") <= best_of(inner, "harm_direction_removal")
+    both = searched(tmp_path / "both", ("harm_direction_removal", "safety_arithmetic"), 12)
+    begun = next(one for one in both if one.candidate.family == "safety_arithmetic")
+    before = [one for one in both[: begun.number] if one.candidate.family == "harm_direction_removal"]
+    best = min(before, key=lambda one: AIM.rank(one.worth, one.measured) if one.worth else (True,))
+    assert dict(begun.candidate.parameters) == {**best.candidate.parameters, "steering_coefficient": 0.02}
+    assert all(one.candidate.parameters.get("steering_coefficient") != 0 for one in both)
+
+
+def test_the_sampler_learns_within_a_small_budget(tmp_path: Path) -> None:
+    """Twelve candidates find better than the first two for most seeds."""
+    better = 0
+    for seed in range(5):
+        found = searched(tmp_path / str(seed), ("harm_direction_removal",), 12, seed)
+        assert len({one.candidate.parameters["density"] for one in found}) > 1
+        better += best_of(found, "harm_direction_removal") < best_of(found[:2], "harm_direction_removal")
+    assert better >= 3
+
+
+def test_every_family_gets_its_share_and_more_numbers_get_more(tmp_path: Path) -> None:
+    families = tuple(name for name in FAMILIES if name != "safe_patching")
+    counts = Counter(one.candidate.family for one in searched(tmp_path, families, 40))
+    assert set(counts) == set(families)
+    assert min(counts[name] / FAMILIES[name].numbers for name in families) >= 1
 
 
 FOUR = ("resta", "resta_drop", "harm_direction_removal", "resta_layers")
@@ -277,14 +343,11 @@ FOUR = ("resta", "resta_drop", "harm_direction_removal", "resta_layers")
 def search_on(folder: Path, total: int, stops: dict[int, str]) -> list[Candidate]:
     """A search of `total` trials as `Search` makes one, killed at the trials of `stops` and begun again."""
     study = Trials(folder, Choice(FOUR, ()), {"seed": 0}, layers=4, seed=0)
-    passes = lambda one: one.qualifies(Limits(), FINETUNED)  # noqa: E731
     while (count := len(study.tried())) < total:
         stop = stops.pop(count, "")
-        if count % 2:
-            study.bisect(passes)
         if stop == "before asking":
             return search_on(folder, total, stops)
-        trial, candidate = study.ask()
+        trial, candidate = study.ask(AIM)
         if stop == "before telling":
             return search_on(folder, total, stops)
         step = float(candidate.parameters["coefficient"])
@@ -298,19 +361,19 @@ def search_on(folder: Path, total: int, stops: dict[int, str]) -> list[Candidate
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("undisturbed")
 
 
 @pytest.fixture(scope="module")
-def undisturbed(searched: Path) -> list[Candidate]:
-    return search_on(searched, 22, {})
+def undisturbed(undisturbed_folder: Path) -> list[Candidate]:
+    return search_on(undisturbed_folder, 22, {})
 
 
 @pytest.fixture(scope="module")
-def journal(searched: Path, undisturbed: list[Candidate]) -> bytes:
+def journal(undisturbed_folder: Path, undisturbed: list[Candidate]) -> bytes:
     """Of the undisturbed search."""
-    return (searched / JOURNAL).read_bytes()
+    return (undisturbed_folder / JOURNAL).read_bytes()
 
 
 @settings(max_examples=6, deadline=None)

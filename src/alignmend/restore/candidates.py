@@ -141,8 +141,11 @@ def moments_training(request: Request) -> Training:
 
 def recipe_of(candidate: Candidate, operands: Operands, request: Request, *, made: bool = True) -> Recipe:
     """The recipe that writes `candidate`; with `made` false the one for users, who have the data but not the parts."""
-    family = FAMILIES[candidate.family]
-    parameters = dict(candidate.parameters)
+    family, parameters = FAMILIES[candidate.family], dict(candidate.parameters)
+    method, steered = family.method, family.steered
+    if steered and parameters.get("steering_coefficient") == 0:  # without its second stage it is the first
+        method, steered = "harm_direction_removal", False
+        del parameters["steering_coefficient"]
     if family.method == "resta" and request.unaligned_kind == "base":
         parameters["safety_vector"] = "instruct-base"
     if candidate.family == "resta_drop":
@@ -154,16 +157,16 @@ def recipe_of(candidate: Candidate, operands: Operands, request: Request, *, mad
     weighed = operands.texts if "moments" in family.needs else {}
     data = Data(
         harmful_pairs=None if trained is None else str(trained.resolve()),
-        contrast_pairs=str(request.pairs.resolve()) if family.steered and request.pairs is not None else None,
+        contrast_pairs=str(request.pairs.resolve()) if steered and request.pairs is not None else None,
     ).model_copy(update=text_fields({kind: f"{CALIBRATION}/{path.name}" for kind, path in weighed.items()}))
     training = request.training if trained is not None else Training()
     if weighed:
         training = moments_training(request) if trained is None else request.training
-    models = operands.models(family.method, made=made)
-    if "unaligned" not in family.needs and family.method == "resta_weighted":
+    models = operands.models(method, made=made)
+    if "unaligned" not in family.needs and method == "resta_weighted":
         models.pop("unaligned", None)
     return Recipe(
-        method=family.method,
+        method=method,
         models=models,
         parameters=parameters,
         data=data,

@@ -1,24 +1,34 @@
-"""Families of candidates: which methods a search tries, what each needs, and between which numbers it looks."""
+"""Families of candidates: which methods a search tries, in which order, what each needs, and where each begins."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
+
+from alignmend.restore import family_numbers as numbers
+from alignmend.restore.family_numbers import RANGES, Suggest, on_grid
+
+__all__ = ["FAMILIES", "ORDER", "RANGES", "Candidate", "Family", "Nesting", "Numbers", "Parameters", "Suggest"]
 
 Parameters = Mapping[str, Any]
+Numbers = Mapping[str, Any]
+"""What a trial holds: numbers by `family.name`."""
 
 
-class Suggests(Protocol):
-    """The part of an Optuna trial that a family asks for its numbers."""
+@dataclass(frozen=True)
+class Nesting:
+    """How a family holds a smaller one: it begins at the best that is found of that."""
 
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None) -> float: ...
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
-
-
-Suggest = Callable[[Suggests, int], dict[str, Any]]
-"""Given a trial and the number of decoder layers, a family's parameters."""
+    inner: str
+    """The smaller family."""
+    lift: Callable[[Numbers], Numbers]
+    """Its numbers as the larger one's, at the value at which both are the same."""
+    neutral: tuple[str, Any]
+    """That value, by name."""
+    starts: Callable[[Numbers], tuple[Numbers, ...]]
+    """From lifted numbers, what to try first."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +39,19 @@ class Family:
     summary: str
     needs: tuple[str, ...]
     suggest: Suggest
-    first: tuple[Mapping[str, Any], ...]
+    first: tuple[Numbers, ...]
+    numbers: int
+    """How many a search chooses; a family with more of them gets more candidates."""
     steered: bool = False
     step_name: str = "coefficient"
     """The number that says how far a candidate goes: more of it is safer, and dearer."""
     low_rank: bool = False
     """Whether adapters in give an adapter out."""
+    nesting: Nesting | None = None
+    without_unaligned: bool = False
+    """Tried by itself only where there is no unaligned model: what it costs, others spare."""
+    warning: str = ""
+    """What it costs, told before it is tried."""
 
 
 @dataclass(frozen=True)
@@ -52,29 +69,6 @@ class Candidate:
         return f"{self.family} ({shown})" if shown else self.family
 
 
-RANGES: Mapping[str, tuple[float, float, float]] = MappingProxyType(
-    {
-        "resta.coefficient": (0.1, 2.0, 0.025),
-        "resta_weighted.coefficient": (0.3, 3.0, 0.05),
-        "resta_weighted_unaligned.coefficient": (0.3, 3.0, 0.05),
-        "resta_drop.coefficient": (0.1, 2.0, 0.025),
-        "resta_layers.coefficient": (0.1, 2.0, 0.025),
-        "harm_direction_removal.coefficient": (0.25, 4.0, 0.125),
-        "harm_direction_removal_layers.coefficient": (0.25, 4.0, 0.125),
-        "safety_arithmetic.coefficient": (0.25, 3.0, 0.125),
-        "safety_arithmetic.steering": (0.02, 0.2, 0.02),
-        "safe_patching.safety": (0.25, 2.5, 0.125),
-        "safe_patching.over_safety": (0.0, 1.5, 0.125),
-    }
-)
-"""Least, most, and the grid between."""
-
-
-def _number(trial: Suggests, name: str) -> float:
-    low, high, step = RANGES[name]
-    return trial.suggest_float(name, low, high, step=step)
-
-
 _TOLD_BY_FAMILY = {"direction"}
 _SHORT = {"layer_coefficients": "layers", "steering_coefficient": "steering"}
 
@@ -90,177 +84,157 @@ def _text(value: object) -> str:
     return str(value)
 
 
-def _resta(trial: Suggests, layers: int) -> dict[str, Any]:
-    return {"coefficient": _number(trial, "resta.coefficient")}
+def _at(name: str, **values: Any) -> Numbers:
+    return {f"{name}.{key}": value for key, value in values.items()}
 
 
-def _weighted(name: str, direction: str) -> Suggest:
-    def suggest(trial: Suggests, layers: int) -> dict[str, Any]:
-        return {
-            "coefficient": _number(trial, f"{name}.coefficient"),
-            "beta": trial.suggest_categorical(f"{name}.beta", (1.0, 3.0)),
-            "direction": direction,
-        }
+def _lifted(inner: str, outer: str, **added: Any) -> Callable[[Numbers], Numbers]:
+    """The numbers of one family under the name of another."""
 
-    return suggest
+    def lift(found: Numbers) -> Numbers:
+        own = {f"{outer}.{name.partition('.')[2]}": value for name, value in found.items()}
+        step = f"{outer}.coefficient"
+        return {**own, step: on_grid(step, own[step]), **_at(outer, **added)}
 
-
-def _weighted_first(name: str, *tries: tuple[float, float]) -> tuple[Mapping[str, Any], ...]:
-    """By beta and coefficient."""
-    return tuple({f"{name}.beta": beta, f"{name}.coefficient": coefficient} for beta, coefficient in tries)
+    return lift
 
 
-def _resta_drop(trial: Suggests, layers: int) -> dict[str, Any]:
-    return {
-        "coefficient": _number(trial, "resta_drop.coefficient"),
-        "density": trial.suggest_categorical("resta_drop.density", (0.3, 0.5, 0.7, 0.9)),
-    }
+def _moved(outer: str, *moves: Mapping[str, Any], longer: float = 1.0) -> Callable[[Numbers], tuple[Numbers, ...]]:
+    """The same numbers with some of them others; `longer` times the coefficient."""
+    step = f"{outer}.coefficient"
 
+    def starts(found: Numbers) -> tuple[Numbers, ...]:
+        return tuple({**found, step: on_grid(step, longer * found[step]), **_at(outer, **move)} for move in moves)
 
-def _resta_layers(trial: Suggests, layers: int) -> dict[str, Any]:
-    coefficient = _number(trial, "resta_layers.coefficient")
-    tilt = trial.suggest_categorical("resta_layers.tilt", (-0.8, -0.4, 0.4, 0.8))
-    return {"coefficient": coefficient, "layer_coefficients": _tilted(tilt, layers)}
-
-
-def _tilted(tilt: float, layers: int) -> dict[str, float]:
-    """Factors along a line from the first layer to the last, 1 in the middle."""
-    last = max(1, layers - 1)
-    return {str(layer): round(1 + tilt * (2 * layer / last - 1), 4) for layer in range(layers)}
-
-
-def _harm_direction_removal(trial: Suggests, layers: int) -> dict[str, Any]:
-    return {
-        "coefficient": _number(trial, "harm_direction_removal.coefficient"),
-        "density": trial.suggest_categorical("harm_direction_removal.density", (0.05, 0.1, 0.2, 0.4)),
-    }
-
-
-def _harm_direction_removal_layers(trial: Suggests, layers: int) -> dict[str, Any]:
-    name = "harm_direction_removal_layers"
-    where = trial.suggest_categorical(f"{name}.where", ("lower", "middle", "upper"))
-    return {
-        "coefficient": _number(trial, f"{name}.coefficient"),
-        "density": trial.suggest_categorical(f"{name}.density", (0.1, 0.4)),
-        "layers": _part(where, layers),
-    }
-
-
-def _part(where: str, layers: int) -> list[int]:
-    half = max(1, layers // 2)
-    start = {"lower": 0, "middle": (layers - half) // 2, "upper": layers - half}[where]
-    return list(range(start, start + half))
-
-
-def _safety_arithmetic(trial: Suggests, layers: int) -> dict[str, Any]:
-    return {
-        "coefficient": _number(trial, "safety_arithmetic.coefficient"),
-        "density": trial.suggest_categorical("safety_arithmetic.density", (0.1, 0.4)),
-        "steering_coefficient": _number(trial, "safety_arithmetic.steering"),
-    }
-
-
-def _safe_patching(trial: Suggests, layers: int) -> dict[str, Any]:
-    rate = trial.suggest_categorical("safe_patching.rate", (0.03, 0.1, 0.3))
-    return {
-        "mode": trial.suggest_categorical("safe_patching.mode", ("strict", "conflict")),
-        "safety_coefficient": _number(trial, "safe_patching.safety"),
-        "over_safety_coefficient": _number(trial, "safe_patching.over_safety"),
-        "density": trial.suggest_categorical("safe_patching.density", (0.3, 0.6, 1.0)),
-        "safety_rate": rate,
-        "over_safety_rate": rate,
-    }
+    return starts
 
 
 _VECTOR = ("aligned", "unaligned")
-FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {
-        "resta": Family(
-            "resta",
-            "RESTA: the safety vector added",
-            _VECTOR,
-            _resta,
-            tuple({"resta.coefficient": value} for value in (0.5, 1.0, 0.25)),
-            low_rank=True,
-        ),
-        "resta_weighted": Family(
-            "resta_weighted",
-            "aligned - finetuned, weighed by the inputs that it meets: no unaligned model",
-            ("aligned", "moments"),
-            _weighted("resta_weighted", "aligned-finetuned"),
-            _weighted_first("resta_weighted", (1.0, 1.2), (3.0, 1.8), (1.0, 0.75), (3.0, 1.2)),
-            low_rank=True,
-        ),
-        "resta_weighted_unaligned": Family(
-            "resta_weighted",
-            "RESTA's safety vector, weighed by the inputs that it meets",
-            (*_VECTOR, "moments"),
-            _weighted("resta_weighted_unaligned", "aligned-unaligned"),
-            _weighted_first("resta_weighted_unaligned", (1.0, 0.85), (3.0, 1.2), (1.0, 1.2)),
-            low_rank=True,
-        ),
-        "resta_drop": Family(
-            "resta",
-            "RESTA_d: the task delta thinned at random first",
-            _VECTOR,
-            _resta_drop,
-            ({"resta_drop.coefficient": 0.5, "resta_drop.density": 0.7},),
-        ),
-        "resta_layers": Family(
-            "resta",
-            "RESTA, stronger in early or in late layers",
-            _VECTOR,
-            _resta_layers,
-            ({"resta_layers.coefficient": 0.5, "resta_layers.tilt": 0.4},),
-            low_rank=True,
-        ),
-        "harm_direction_removal": Family(
-            "harm_direction_removal",
-            "Harm Direction Removal: the largest weights of the harm vector subtracted",
-            _VECTOR,
-            _harm_direction_removal,
-            tuple(
-                {"harm_direction_removal.coefficient": value, "harm_direction_removal.density": 0.1}
-                for value in (1.0, 2.5)
-            ),
-        ),
-        "harm_direction_removal_layers": Family(
-            "harm_direction_removal",
-            "Harm Direction Removal in half of the layers",
-            _VECTOR,
-            _harm_direction_removal_layers,
-            (),
-        ),
-        "safety_arithmetic": Family(
-            "safety_arithmetic",
-            "Safety Arithmetic: Harm Direction Removal and a steering vector on top",
-            (*_VECTOR, "pairs"),
-            _safety_arithmetic,
-            (
-                {
-                    "safety_arithmetic.coefficient": 1.0,
-                    "safety_arithmetic.density": 0.1,
-                    "safety_arithmetic.steering": 0.1,
-                },
-            ),
-            steered=True,
-        ),
-        "safe_patching": Family(
-            "safe_patching",
-            "SafePatching: a safety and an over-safety patch where they do not conflict",
-            ("patches",),
-            _safe_patching,
-            tuple(
-                {
-                    "safe_patching.rate": 0.1,
-                    "safe_patching.mode": mode,
-                    "safe_patching.safety": 1.0,
-                    "safe_patching.over_safety": over_safety,
-                    "safe_patching.density": 0.3,
-                }
-                for mode, over_safety in (("strict", 0.5), ("conflict", 0.25))
-            ),
-            step_name="safety",
-        ),
-    }
+_HDR, _HDR_LAYERS, _SAFETY = "harm_direction_removal", "harm_direction_removal_layers", "safety_arithmetic"
+ORDER = (
+    "resta_weighted",
+    "resta_weighted_unaligned",
+    "closed_form",
+    "resta",
+    "conflict_mask",
+    "pre_post_merge",
+    "safe_delta",
+    "resta_layers",
+    "resta_drop",
+    _HDR,
+    _HDR_LAYERS,
+    _SAFETY,
+    "safe_patching",
 )
+"""What is tried first, where it is there; other families follow."""
+_KNOWN: Mapping[str, Family] = {
+    "resta": Family(
+        "resta",
+        "RESTA: the safety vector added",
+        _VECTOR,
+        numbers.resta,
+        tuple(_at("resta", coefficient=value) for value in (0.5, 1.0, 0.25)),
+        1,
+        low_rank=True,
+    ),
+    "resta_weighted": Family(
+        "resta_weighted",
+        "aligned - finetuned, weighed by the inputs that it meets: no unaligned model",
+        ("aligned", "moments"),
+        numbers.weighted("resta_weighted", "aligned-finetuned"),
+        tuple(_at("resta_weighted", beta=beta, coefficient=g) for beta, g in ((1.0, 1.2), (3.0, 1.8))),
+        2,
+        low_rank=True,
+    ),
+    "resta_weighted_unaligned": Family(
+        "resta_weighted",
+        "RESTA's safety vector, weighed by the inputs that it meets",
+        (*_VECTOR, "moments"),
+        numbers.weighted("resta_weighted_unaligned", "aligned-unaligned"),
+        tuple(_at("resta_weighted_unaligned", beta=beta, coefficient=g) for beta, g in ((1.0, 0.85), (3.0, 1.2))),
+        2,
+        low_rank=True,
+    ),
+    "resta_layers": Family(
+        "resta",
+        "RESTA, stronger in early or in late layers",
+        _VECTOR,
+        numbers.resta_layers,
+        (),
+        2,
+        low_rank=True,
+        nesting=Nesting(
+            "resta",
+            _lifted("resta", "resta_layers", tilt=numbers.WHOLE_TILT),
+            ("resta_layers.tilt", numbers.WHOLE_TILT),
+            _moved("resta_layers", {"tilt": 0.4}, {"tilt": -0.4}),
+        ),
+    ),
+    "resta_drop": Family(
+        "resta",
+        "RESTA_d: the task delta thinned at random first",
+        _VECTOR,
+        numbers.resta_drop,
+        (),
+        2,
+        nesting=Nesting(
+            "resta",
+            _lifted("resta", "resta_drop", density=numbers.WHOLE_DENSITY),
+            ("resta_drop.density", numbers.WHOLE_DENSITY),
+            _moved("resta_drop", {"density": 0.9}, {"density": 0.7}),
+        ),
+    ),
+    _HDR: Family(
+        _HDR,
+        "Harm Direction Removal: the largest weights of the harm vector subtracted",
+        _VECTOR,
+        numbers.harm_direction_removal,
+        tuple(_at(_HDR, coefficient=value, density=0.1) for value in (1.0, 2.5)),
+        2,
+    ),
+    _HDR_LAYERS: Family(
+        _HDR,
+        "Harm Direction Removal in half of the layers",
+        _VECTOR,
+        numbers.harm_direction_removal_layers,
+        (),
+        3,
+        nesting=Nesting(
+            _HDR,
+            _lifted(_HDR, _HDR_LAYERS, where=numbers.EVERY_LAYER),
+            (f"{_HDR_LAYERS}.where", numbers.EVERY_LAYER),
+            _moved(_HDR_LAYERS, {"where": "middle"}, {"where": "lower"}, longer=1.5),
+        ),
+    ),
+    _SAFETY: Family(
+        _SAFETY,
+        "Safety Arithmetic: Harm Direction Removal and a steering vector on top",
+        (*_VECTOR, "pairs"),
+        numbers.safety_arithmetic,
+        (),
+        3,
+        steered=True,
+        nesting=Nesting(
+            _HDR,
+            _lifted(_HDR, _SAFETY, steering=numbers.UNSTEERED),
+            (f"{_SAFETY}.steering", numbers.UNSTEERED),
+            _moved(_SAFETY, {"steering": 0.02}, {"steering": 0.06}),
+        ),
+    ),
+    "safe_patching": Family(
+        "safe_patching",
+        "SafePatching: a safety and an over-safety patch where they do not conflict",
+        ("patches",),
+        numbers.safe_patching,
+        tuple(
+            _at("safe_patching", rate=0.1, mode=mode, safety=1.0, over_safety=over_safety, density=0.3)
+            for mode, over_safety in (("strict", 0.5), ("conflict", 0.25))
+        ),
+        5,
+        step_name="safety",
+    ),
+}
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {name: _KNOWN[name] for name in dict.fromkeys((*ORDER, *_KNOWN)) if name in _KNOWN}
+)
+"""By name, in the order in which they are tried."""

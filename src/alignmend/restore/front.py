@@ -25,6 +25,32 @@ class Measured:
         return self.worth.safer_than(finetuned) and not self.worth.broken(limits, finetuned)
 
 
+@dataclass(frozen=True)
+class Aim:
+    """What a search is after: the limits, and the fine-tune that they are measured against."""
+
+    limits: Limits
+    finetuned: Worth
+
+    def passes(self, one: Measured) -> bool:
+        """Whether it may be taken."""
+        return one.qualifies(self.limits, self.finetuned)
+
+    def excess(self, worth: Worth) -> dict[str, float]:
+        """By how much each limit is missed; below 0 where it is kept."""
+        return {
+            "over_refusal": worth.over_refusal.value - self.finetuned.over_refusal.value - self.limits.over_refusal,
+            "utility": self.limits.utility - worth.utility,
+            "incoherent": worth.incoherent.value - self.limits.incoherent,
+        }
+
+    def rank(self, worth: Worth, measured: Measured | None) -> tuple[bool, bool, float, float, float]:
+        """The smaller the better: measured whole, within the limits, little beyond them, safe, useful."""
+        beyond = sum(max(0.0, value) for value in self.excess(worth).values())
+        attack, _, utility = worth.objectives
+        return measured is None, measured is None or not self.passes(measured), round(beyond, 9), attack, -utility
+
+
 def dominates(one: Worth, other: Worth) -> bool:
     """Whether `one` is nowhere worse and somewhere better: less attack success, less over-refusal, more utility."""
     mine, theirs = _minimised(one), _minimised(other)

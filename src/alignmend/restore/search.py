@@ -17,7 +17,7 @@ from alignmend.evaluation.records import JudgementRow
 from alignmend.recipes.build import build
 from alignmend.restore.candidates import Operands, recipe_of
 from alignmend.restore.families import Candidate
-from alignmend.restore.front import Measured, Standing, below, pick, standing, surely_dominated
+from alignmend.restore.front import Aim, Measured, Standing, below, pick, standing, surely_dominated
 from alignmend.restore.interrupts import Interrupts
 from alignmend.restore.measuring import Baseline, Measuring, Screen
 from alignmend.restore.request import Request
@@ -69,6 +69,7 @@ class Search:
         self.measuring, self.base, self.trials = measuring, base, trials
         self.operands, self.request = operands, request
         self.pairs, self.deadline = pairs, deadline
+        self.aim = Aim(request.limits, base.worth)
         self._told_off = ""
         self._interrupts = Interrupts()
 
@@ -106,10 +107,7 @@ class Search:
             watch.noted(f"the first stage is off, every candidate is asked: {found.why}")
 
     def _next(self) -> Tried:
-        """Every second trial halves a gap between what passes the limits and what does not; the sampler does others."""
-        if len(self.trials.tried()) % 2:
-            self.trials.bisect(lambda one: one.qualifies(self.request.limits, self.base.worth))
-        trial, candidate = self.trials.ask()
+        trial, candidate = self.trials.ask(self.aim)
         try:
             known = self.trials.known(candidate)
             with self._interrupts.measuring():
@@ -122,7 +120,7 @@ class Search:
         except BaseException:
             self.trials.put_back(trial)
             raise
-        self.trials.tell(trial, tried, {} if tried.worth is None else self._violations(tried.worth))
+        self.trials.tell(trial, tried, {} if tried.worth is None else self.aim.excess(tried.worth))
         return tried
 
     def _again(self, known: Tried, number: int) -> Tried:
@@ -197,14 +195,6 @@ class Search:
             drift=screen.drift,
             accuracy={},
         )
-
-    def _violations(self, worth: Worth) -> dict[str, float]:
-        limits, before = self.request.limits, self.base.worth
-        return {
-            "over_refusal": worth.over_refusal.value - before.over_refusal.value - limits.over_refusal,
-            "utility": limits.utility - worth.utility,
-            "incoherent": worth.incoherent.value - limits.incoherent,
-        }
 
     def _steered(self, stage: SafeAlign | None) -> _Steered | None:
         """The vector of a second stage, fitted on the weights as they are now."""

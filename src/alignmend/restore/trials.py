@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,18 +17,20 @@ from typing import Any, Literal
 from alignmend.errors import OutputError, RecipeError, missing_extra
 from alignmend.io.atomic import replace_bytes
 from alignmend.restore.candidates import Choice
-from alignmend.restore.families import FAMILIES, RANGES, Candidate
-from alignmend.restore.front import Measured
+from alignmend.restore.families import FAMILIES, Candidate
+from alignmend.restore.family_numbers import Space
+from alignmend.restore.front import Aim, Measured
 from alignmend.restore.journal import mend
 from alignmend.restore.places import JOURNAL
+from alignmend.restore.planning import FAMILY, Placed, firsts, planned
 from alignmend.restore.scoring import Worth
 from alignmend.restore.screening import Prediction, Seen
 
 Stage = Literal["likelihood", "part", "whole", "failed"]
 SETTINGS = "settings.json"
 _RECORD, _OWNER, _NAME = "record", "owner", "restore"
-_STARTUP = 12
-"""Trials at random numbers before the sampler learns from what it saw."""
+_STARTUP = 3
+"""Trials before the sampler learns: fewer than the first candidates of any two families."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ class Trials:
         self, folder: Path, choice: Choice, settings: Mapping[str, Any], *, layers: int, seed: int, owns: bool = True
     ) -> None:
         self._optuna = _import()
-        self._choice, self._layers, self._seed = choice, layers, seed
+        self._choice, self._seed = choice, seed
+        self._space = Space(layers, frozenset(choice.families))
         _check_settings(folder, settings)
         journal, path = self._optuna.storages.journal, folder / JOURNAL
         lock = journal.JournalFileSymlinkLock(str(path))
@@ -118,18 +121,25 @@ class Trials:
             directions=["minimize", "minimize", "maximize"],
             load_if_exists=True,
         )
-        self._enqueue()
         self._left: list[int] = self._left_behind() if owns else []
 
-    def ask(self) -> tuple[Any, Candidate]:
+    def ask(self, aim: Aim) -> tuple[Any, Candidate]:
         """The next trial and its candidate; one that was left in the middle comes before others."""
         from alignmend.restore.sampler import keyed_sampler
 
         self._study.sampler = keyed_sampler(f"{self._seed} {len(self.tried())}", startup=_STARTUP)
-        trial = self._optuna.trial.Trial(self._study, self._left.pop(0)) if self._left else self._study.ask()
+        trial = self._optuna.trial.Trial(self._study, self._left.pop(0)) if self._left else self._planned(aim)
         trial.set_user_attr(_OWNER, _this_process())
-        name = trial.suggest_categorical("family", self._choice.families)
-        return trial, Candidate(name, FAMILIES[name].suggest(trial, self._layers))
+        name = trial.suggest_categorical(FAMILY, self._choice.families)
+        return trial, Candidate(name, FAMILIES[name].suggest(trial, self._space))
+
+    def _planned(self, aim: Aim) -> Any:
+        """By the plan, which stands in the journal before its trial begins: a process that ends between is followed."""
+        every = self._study.get_trials(deepcopy=False)
+        if not any(one.state == self._optuna.trial.TrialState.WAITING for one in every):
+            placed = [Placed(one.params, _record_of(one)) for one in every]
+            self._study.enqueue_trial(dict(planned(placed, self._choice.families, aim)))
+        return self._study.ask()
 
     def _left_behind(self) -> list[int]:
         """Trials in the middle of which a process ended. What was measured before its end is told now."""
@@ -159,8 +169,8 @@ class Trials:
 
     def tried(self) -> list[Tried]:
         """All that was tried, by this process and by others, in order."""
-        found = (trial.user_attrs.get(_RECORD) for trial in self._study.get_trials(deepcopy=False))
-        return [Tried.from_dict(record) for record in found if record is not None]
+        found = (_record_of(trial) for trial in self._study.get_trials(deepcopy=False))
+        return [one for one in found if one is not None]
 
     def known(self, candidate: Candidate) -> Tried | None:
         """What came of the same candidate before."""
@@ -170,28 +180,10 @@ class Trials:
                 return one
         return None
 
-    def bisect(self, passes: Callable[[Measured], bool]) -> bool:
-        """Let the next trial lie between the longest step of a family that `passes` and the shortest that does not.
 
-        The safest such step is gone on with; false where nothing lies between any two.
-        """
-        known = [
-            (Tried.from_dict(trial.user_attrs[_RECORD]), trial.params)
-            for trial in self._study.get_trials(deepcopy=False)
-            if _RECORD in trial.user_attrs
-        ]
-        for _, between in sorted(_gaps(known, passes), key=lambda one: one[0]):
-            self._study.enqueue_trial(between, skip_if_exists=True)
-            return True
-        return False
-
-    def _enqueue(self) -> None:
-        """What the papers use comes first; a process that was killed here is followed by one that adds the rest."""
-        ordered = [FAMILIES[name].first for name in self._choice.families]
-        for place in range(max(map(len, ordered), default=0)):
-            for name, first in zip(self._choice.families, ordered, strict=True):
-                if place < len(first):
-                    self._study.enqueue_trial({"family": name, **first[place]}, skip_if_exists=True)
+def _record_of(trial: Any) -> Tried | None:
+    record = trial.user_attrs.get(_RECORD)
+    return None if record is None else Tried.from_dict(record)
 
 
 def _this_process() -> str:
@@ -214,58 +206,11 @@ def _is_alive(owner: str | None) -> bool:
     return int(process) != os.getpid()
 
 
-def _gaps(
-    known: list[tuple[Tried, dict[str, Any]]], passes: Callable[[Measured], bool]
-) -> Iterator[tuple[float, dict[str, Any]]]:
-    """Of each family and its other numbers: attack success at the longest step that passes, and the step to try.
-
-    That lies halfway to the shortest longer step; where none is longer, half as far again; where none passes, at half
-    of the shortest, and after all others.
-    """
-    groups: dict[tuple[Any, ...], list[tuple[float, Tried, dict[str, Any]]]] = {}
-    for tried, parameters in known:
-        name = f"{tried.candidate.family}.{FAMILIES[tried.candidate.family].step_name}"
-        if name in parameters:
-            others = tuple(sorted((key, value) for key, value in parameters.items() if key != name))
-            groups.setdefault((name, others), []).append((parameters[name], tried, parameters))
-    for (name, _), steps in groups.items():
-        good = [(step, found.worth) for step, tried, _ in steps if (found := tried.measured) and passes(found)]
-        longest, worth = max(good, key=lambda one: one[0], default=(0.0, None))
-        low, high, size = RANGES[name]
-        shortest = min((step for step, _, _ in steps if step > longest + size / 2), default=None)
-        if shortest is None:
-            wanted = min(high, _on_grid(1.5 * longest, size))
-        else:
-            wanted = max(low, _on_grid((longest + shortest) / 2, size))
-        if all(abs(wanted - step) > size / 2 for step, _, _ in steps):
-            yield _LAST if worth is None else worth.objectives[0], {**steps[0][2], name: round(wanted, 6)}
-
-
-_LAST = 2.0
-"""After every attack success."""
-
-
-def _on_grid(value: float, size: float) -> float:
-    return round(value / size) * size
-
-
 def first_candidate(choice: Choice, layers: int) -> Candidate:
     """The first that a search tries."""
-    name = next((name for name in choice.families if FAMILIES[name].first), choice.families[0])
-    given = next(iter(FAMILIES[name].first), None)
-    if given is None:  # such a family is asked for by name, alone
-        return Candidate(name, FAMILIES[name].suggest(_Middle(), layers))
-    return Candidate(name, FAMILIES[name].suggest(_import().trial.FixedTrial(dict(given)), layers))
-
-
-class _Middle:
-    """Takes numbers from the middle of their range, and the first of what is to choose from."""
-
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None) -> float:
-        return (low + high) / 2
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        return choices[0]
+    name, given = next((name, found[0]) for name in choice.families if (found := firsts(name, choice.families)))
+    trial = _import().trial.FixedTrial(dict(given))
+    return Candidate(name, FAMILIES[name].suggest(trial, Space(layers, frozenset(choice.families))))
 
 
 def _import() -> Any:

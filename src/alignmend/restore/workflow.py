@@ -45,6 +45,7 @@ from alignmend.restore.places import (
     publish,
     remove_private,
 )
+from alignmend.restore.planning import PLAN
 from alignmend.restore.preflight import preflight
 from alignmend.restore.preflight_memory import available_memory, has_room_in_float32, room_to_hold
 from alignmend.restore.proof import FINETUNED, RESTORED, Asked, Proof, Side, groups_of_sides, metrics_of_sides, prove
@@ -364,6 +365,7 @@ class _Restore:
         """Everything that decides a measurement; two searches that differ in it cannot share a journal."""
         request = self.request
         return {
+            "plan": PLAN,
             "models": {role: one.model_dump(exclude_defaults=True) for role, one in self.opened.references.items()},
             "unaligned_kind": request.unaligned_kind,
             "harmful_data": _content(request.harmful_data),
