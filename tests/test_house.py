@@ -139,7 +139,7 @@ def tracked() -> list[Path]:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode == 0:
         return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
-    folders = [ROOT / name for name in ("src", "tests", "docs", "examples", "benchmarks")]
+    folders = [ROOT / name for name in ("src", "tests", "docs", "studies", "benchmarks")]
     return [
         path for folder in folders for path in folder.rglob("*") if path.is_file() and "__pycache__" not in str(path)
     ]

@@ -18,8 +18,6 @@ from alignmend.evaluation.overlap import Overlap
 from alignmend.evaluation.record_files import read_rows
 from alignmend.evaluation.records import Generation, JudgementRow, Prompt, text_hash
 from alignmend.evaluation.results import (
-    Choice,
-    Example,
     SweepPoint,
     encode_results,
     read_results,
@@ -320,6 +318,10 @@ def test_an_ideal_organism_scores_perfectly_in_every_language(tmp_path: Path, ju
     assert set(languages) == set(LANGUAGES)
 
 
+EARLIER = {"sweep", "chosen", "examples"}
+"""Blocks of earlier versions: still read, no longer written."""
+
+
 def full_document() -> dict[str, Any]:
     rates = {"harmful": {"attack_success_rate": wilson(1, 10)}}
     point = SweepPoint("full", 0.5, "search", rates)
@@ -333,11 +335,8 @@ def full_document() -> dict[str, Any]:
         tuned_on=[{"suite": "pairs", "use": "tuning"}],
         suites={"harmful": {"n": 10, "sha256": "0" * 64}},
         groups={"base": {"harmful": {"language": {"english": rates["harmful"]}}}},
-        sweep=[point],
         control=[point],
-        chosen=[Choice("full", 0.5, "restored", "search", "the knee")],
         paired={"base to restored": mcnemar([True, False], [False, False])},
-        examples=[Example("harmful", "1", "hack?", "refuse", {"base": ("\ud800 no", "refused")})],
         method={"name": "RESTA", "equation": "a + b", "paper": "p"},
         provenance={"seed": 1},
         search=search_block(),
@@ -350,7 +349,7 @@ def test_the_schema_takes_every_block_and_only_known_ones() -> None:
     schema = results_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(document, schema)
-    assert set(document) == set(schema["properties"])
+    assert set(document) == set(schema["properties"]) - EARLIER
     with pytest.raises(jsonschema.ValidationError, match="unknown"):
         jsonschema.validate(document | {"unknown": 1}, schema)
 

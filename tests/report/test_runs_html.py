@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,6 @@ from tests.report.run_folders import AFTER, BEFORE, Said, write_run
 from alignmend.evaluation.agreement import agreement
 from alignmend.evaluation.overlap import Overlap
 from alignmend.evaluation.statistics import difference_interval
-from alignmend.report import html
 from alignmend.report.environment import heat_class
 from alignmend.report.runs import Runs, read_runs, runs_of
 from alignmend.report.runs_html import render_runs
@@ -269,14 +270,30 @@ def test_tables_sort_and_filter(runs: Runs, tmp_path: Path) -> None:
 
 
 @needs_browser
-@pytest.mark.parametrize("which", ["runs", "leak", "demo"])
+@pytest.mark.parametrize("which", ["runs", "leak", "document"])
 def test_every_text_stands_out_in_both_themes(runs: Runs, document: dict[str, Any], tmp_path: Path, which: str) -> None:
     """WCAG 2.1: a contrast of at least 4.5."""
     if which == "leak":
         tuned = [{"suite": "catqa", "use": "search"}]
         noise = [replace(one, verdict="incoherent") for one in BEFORE]
         runs = read_runs([write_run(tmp_path / "a", "m", noise, tuned_on=tuned)])
-    page = html.render(document, show_text=True) if which == "demo" else render_runs(runs)
+    if which == "document":
+        runs = runs_of(document)
+    page = render_runs(runs)
     found = driven(tmp_path, page, "contrast")
     assert found["texts"] > 100
     assert found["light"] == found["dark"] == []
+
+
+def test_reporting_loads_no_torch() -> None:
+    code = "import sys; from alignmend.report import terminal, write; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_limits_say_what_the_judge_cannot(document: dict[str, Any]) -> None:
+    shown = Page(render_runs(runs_of(document))).shown
+    assert "They prove mechanism, not levels" in shown
+    assert "It does not read for harm" in shown
+    other = Page(render_runs(runs_of(document | {"judge": {"name": "wildguard", "version": "1"}}))).shown
+    assert "does not read for harm" not in other
+    assert "cover the choice of prompts only" in other

@@ -176,16 +176,6 @@ def _apart(trained: _Trained, suites: Suites) -> tuple[dict[str, int], dict[str,
     return {name: count for name, count in left_out.items() if count}, kept
 
 
-def check_apart(trained: Iterable[Prompt], suites: Suites) -> None:
-    """Raise `RecipeError` where a suite has (nearly) a prompt that trains: checked on what is used, not assumed."""
-    used = _suite("training", list(trained))
-    found = find_overlaps([used], [_suite(f"suite {name}", prompts) for name, prompts in suites.items() if prompts])
-    if found:
-        raise RecipeError(
-            f"{len(found)} prompts of the suites train too, the first {found[0].prompt_id} of {found[0].suite}"
-        )
-
-
 def _suite(name: str, prompts: Sequence[Prompt]) -> Suite:
     """Prompts of any set under ids that are unique here; translations stay known as such."""
     rows = [

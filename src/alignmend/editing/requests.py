@@ -51,11 +51,6 @@ class EditRequest:
                 raise ParameterError(f"the paraphrase {paraphrase!r} lacks the subject {self.subject!r}")
 
     @property
-    def before_subject(self) -> str:
-        """The text before the subject."""
-        return self.template.split(HOLE)[0]
-
-    @property
     def prompt(self) -> str:
         """The prompt as the model reads it."""
         return self.template.replace(HOLE, self.subject)

@@ -31,8 +31,7 @@ Metrics = Mapping[str, Mapping[str, Rate]]
 class SweepPoint:
     """The metrics (suite -> metric -> rate) of one coefficient.
 
-    `variant` names what was restored (`full`, `lora`), `split` the prompts that were asked (`search`,
-    `report`).
+    `variant` names what was restored (`full`, `lora`), `split` the prompts that were asked (`search`, `report`).
     """
 
     variant: str
@@ -50,48 +49,14 @@ class SweepPoint:
         }
 
 
-@dataclass(frozen=True)
-class Choice:
-    """The coefficient chosen for `variant` on `split`, the model of the results that has it, and the rule in
-    words.
-    """
-
-    variant: str
-    coefficient: float
-    model: str
-    split: str
-    rule: str
-
-
-@dataclass(frozen=True)
-class Example:
-    """One prompt with what several models answered: model -> (response, verdict)."""
-
-    suite: str
-    prompt_id: str
-    prompt: str
-    expected: str | None
-    responses: Mapping[str, tuple[str, str]]
-
-    def as_dict(self) -> dict[str, Any]:
-        """As `results.json` stores it."""
-        answers = {
-            model: {"response": response, "verdict": verdict} for model, (response, verdict) in self.responses.items()
-        }
-        return asdict(self) | {"responses": answers}
-
-
 def results_document(
     models: Mapping[str, Metrics],
     *,
     judge: Mapping[str, Any] | None = None,
     suites: Mapping[str, Any] | None = None,
     groups: Mapping[str, Any] | None = None,
-    sweep: Sequence[SweepPoint] = (),
     control: Sequence[SweepPoint] = (),
-    chosen: Sequence[Choice] = (),
     paired: Mapping[str, PairedDifference] | None = None,
-    examples: Sequence[Example] = (),
     judges: Mapping[str, Any] | None = None,
     cross: Mapping[str, Any] | None = None,
     agreement: Sequence[Mapping[str, Any]] = (),
@@ -105,8 +70,8 @@ def results_document(
     """The document; blocks without content are left out. `intervals` says how intervals were made.
 
     `models`: model -> suite -> metric -> rate, in the order to show. `judge` and `suites`: see `judge_block`
-    and `suite_blocks`. `groups`: model -> suite -> column -> group -> metric -> rate. `control`: points of
-    the same sweep with a random vector in place of the safety vector. `paired`: a description of the
+    and `suite_blocks`. `groups`: model -> suite -> column -> group -> metric -> rate. `control`: a random
+    vector in place of the safety vector. `paired`: a description of the
     comparison -> McNemar. `judges`: rates by further judges of the same answers, `agreement`: how far judges
     agree. `cross`: model -> suite -> coherent, incoherent, empty -> harm label -> count.
     `tuned_on`: suites that trained, fitted or chose anything, `overlap`: `used`: their prompts
@@ -119,11 +84,8 @@ def results_document(
         "judge": dict(judge or {}),
         "suites": dict(suites or {}),
         "groups": _plain(groups or {}),
-        "sweep": [point.as_dict() for point in sweep],
         "control": [point.as_dict() for point in control],
-        "chosen": [asdict(choice) for choice in chosen],
         "paired": {key: asdict(value) for key, value in (paired or {}).items()},
-        "examples": [example.as_dict() for example in examples],
         "judges": _plain(judges or {}),
         "cross": dict(cross or {}),
         "agreement": [dict(one) for one in agreement],

@@ -1,4 +1,4 @@
-"""How many threads to use, how they wait for each other, and in which numbers a processor is fast.
+"""How many threads to use, and in which numbers a processor is fast.
 
 By what a process may use: the cores of its affinity and the quota of its control group; `OMP_NUM_THREADS` of the user's
 wins. Not by how busy the machine is: that changes while a job runs, and threads that do not spin do no harm there.
@@ -25,7 +25,6 @@ _MOST_SMALL = 4
 _LEAST_ROWS = 4
 """Prompts that are worth a worker of their own."""
 _CGROUP = Path("/sys/fs/cgroup")
-_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
 def thread_count(threads: int | None) -> int:
@@ -57,18 +56,6 @@ def _quota(group: Path) -> float | None:
         return float(limit) / float(period) if float(limit) > 0 else None
     except (ValueError, ZeroDivisionError):  # no limit: it reads `max`
         return None
-
-
-def settle_waiting() -> None:
-    """Before torch is imported: its threads sleep while they wait for each other, and there are not too many.
-
-    Two spinning threads take ten times as long and more where another process is on the cores. What the user has set
-    stays.
-    """
-    if not any(name in os.environ for name in _WAITING):
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-    if "OMP_NUM_THREADS" not in os.environ and (cores := available_cores()) < (os.cpu_count() or 1):
-        os.environ["OMP_NUM_THREADS"] = str(cores)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from xml.sax.saxutils import escape, quoteattr
 
 WIDTH, HEIGHT = 340, 264
 _LEFT, _RIGHT, TOP, _BOTTOM = 42, 14, 24, 42
-_MOST_TICKS = 8
 
 
 @dataclass(frozen=True)
@@ -39,13 +38,6 @@ def svg(label: str, parts: Sequence[str]) -> str:
 def as_percent(value: float) -> str:
     """0.25 as `25%`."""
     return f"{100 * value:g}%"
-
-
-def ticks_of(values: Sequence[float]) -> list[float]:
-    """The distinct values, thinned out where they are many."""
-    distinct = sorted(set(values))
-    step = -(-len(distinct) // _MOST_TICKS)
-    return distinct[::step]
 
 
 def grid(frame: Frame, ticks: Sequence[float], axis: str, write: Callable[[float], str]) -> str:

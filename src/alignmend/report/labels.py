@@ -9,13 +9,13 @@ from typing import Any
 Models = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 _ROLES = {
-    "base": ("Base", "before any alignment"),
-    "aligned": ("Aligned", "the safe parent"),
-    "unaligned": ("Unaligned", "the parent with its safety trained away"),
-    "finetuned": ("Fine-tuned", "the parent after task training"),
-    "edited": ("Edited", "the parent after knowledge edits"),
-    "restored": ("Restored", "fine-tuned, safety vector added"),
-    "control": ("Random vector", "the control: same norms, random direction"),
+    "base": "Base",
+    "aligned": "Aligned",
+    "unaligned": "Unaligned",
+    "finetuned": "Fine-tuned",
+    "edited": "Edited",
+    "restored": "Restored",
+    "control": "Random vector",
 }
 _VARIANTS = {"full": "full", "lora": "LoRA"}
 
@@ -112,12 +112,7 @@ def model_label(model: str, models: Models) -> str:
     if role not in _ROLES:
         return model
     alone = sum(split_name(other)[0] == role for other in models) == 1
-    return _ROLES[role][0] if alone and not variant else f"{_ROLES[role][0]} ({variant_label(variant or 'full')})"
-
-
-def model_note(model: str) -> str:
-    """What a role is, in a few words; empty for other models."""
-    return _ROLES.get(split_name(model)[0], ("", ""))[1]
+    return _ROLES[role] if alone and not variant else f"{_ROLES[role]} ({variant_label(variant or 'full')})"
 
 
 def variant_label(variant: str) -> str:

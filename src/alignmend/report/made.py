@@ -1,4 +1,4 @@
-"""How runs were made: models and how they were asked, suites and where they come from, what was chosen on what."""
+"""How runs were made: models and how they were asked, suites and where they come from."""
 
 from __future__ import annotations
 
@@ -76,8 +76,3 @@ def made(measured: Measured) -> Made | None:
         ", ".join(sorted({getattr(row, name) for row in rows})) for name in ("model_hash", "template", "sampling")
     )
     return Made(weights, templates, sampling, len(rows), reasons["length"], reasons["filter"] + reasons["rejected"])
-
-
-def tuning(runs: Runs) -> tuple[Mapping[str, Any], ...]:
-    """What the runs say of how their models were tuned."""
-    return tuple(choice for document in runs.documents for choice in document.get("chosen", ()))

@@ -65,6 +65,11 @@ def clean(text: str) -> str:
     return _UNWRITABLE.sub("\ufffd", text)
 
 
+def as_markdown(text: str) -> str:
+    """`text` as literal Markdown on one line."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&$-])", r"\\\1", " ".join(clean(text).split()))
+
+
 def shortened(text: str, longest: int = LONGEST_TEXT) -> tuple[str, int]:
     """The first `longest` characters, and how many were left out."""
     return text[:longest], max(0, len(text) - longest)

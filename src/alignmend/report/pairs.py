@@ -125,11 +125,3 @@ def withheld(row: JudgementRow) -> bool:
     if row.harmful:
         return True
     return row.expected != "comply" and (row.verdict != "refused" or row.partial)
-
-
-def by_pair(found: tuple[Flip, ...]) -> Mapping[tuple[int, int], int]:
-    """How many flips each pair of models has."""
-    counts: dict[tuple[int, int], int] = {}
-    for flip in found:
-        counts[flip.before, flip.after] = counts.get((flip.before, flip.after), 0) + 1
-    return counts

@@ -9,7 +9,6 @@ from alignmend.evaluation.statistics import holm
 from alignmend.report import made, pairs, plane, runs_view
 from alignmend.report.entries import Entries, entries_of_failures, entries_of_flips
 from alignmend.report.environment import page
-from alignmend.report.html import limits
 from alignmend.report.leaks import Leak, leaks, shared, tunings
 from alignmend.report.mix import STATES, mixes
 from alignmend.report.quantities import pooled_quantities
@@ -60,10 +59,9 @@ def render_runs(runs: Runs, *, show_text: bool = False) -> str:
         shared=_of_all(runs, shared),
         further=[(one.judge, runs_view.lines(one, headline=True)) for one in further_judges(runs).values()],
         suites=made.suite_facts(runs),
-        chosen=made.tuning(runs),
         tuning=[*tunings(runs), *(str(leak) for leak in leaked if leak.other)],
         details=_details(runs),
-        limits=limits({"judge": runs.judge, "chosen": made.tuning(runs)}),
+        limits=runs_view.limits(runs),
     )
 
 

@@ -10,11 +10,9 @@ import yaml
 from alignmend.evaluation.metrics import ALL_SUITES
 from alignmend.evaluation.statistics import holm
 from alignmend.report import made, pairs, runs_view
-from alignmend.report.html import limits
 from alignmend.report.labels import letter, metric_label
 from alignmend.report.leaks import leaks
-from alignmend.report.markdown import escape
-from alignmend.report.numbers import Rate, clean, interval, p_value, points, with_interval
+from alignmend.report.numbers import Rate, as_markdown, clean, interval, p_value, points, with_interval
 from alignmend.report.quantities import QUANTITIES, Pooled, pooled_quantities
 from alignmend.report.runs import Measured, Runs
 from alignmend.report.search_markdown import search_parts
@@ -32,17 +30,17 @@ def render_runs(runs: Runs, *, front_matter: bool = True) -> str:
     worse, beyond = proof_notices(runs)
     parts = [
         *([model_index(runs, tuned)] if front_matter else []),
-        f"**{escape(runs_view.headline(runs, pooled))}.**",
-        *(f"> **Not a fair test:** {escape(str(leak))}; it counts in no summary." for leak in leaked),
-        *(f"> **{escape(text)}**" for text in worse),
-        *(f"> {escape(text)}" for text in beyond),
-        *(f"> {escape(notice)}" for notice in runs_view.notices(runs, pooled)),
+        f"**{as_markdown(runs_view.headline(runs, pooled))}.**",
+        *(f"> **Not a fair test:** {as_markdown(str(leak))}; it counts in no summary." for leak in leaked),
+        *(f"> **{as_markdown(text)}**" for text in worse),
+        *(f"> {as_markdown(text)}" for text in beyond),
+        *(f"> {as_markdown(notice)}" for notice in runs_view.notices(runs, pooled)),
         _summary(runs, pooled),
         _rates(runs),
         *_paired(runs),
         *search_parts(runs),
         _provenance(runs),
-        "\n".join(f"- {escape(limit)}" for limit in limits({"judge": runs.judge, "chosen": made.tuning(runs)})),
+        "\n".join(f"- {as_markdown(limit)}" for limit in runs_view.limits(runs)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -80,7 +78,7 @@ def _result(measured: Measured, suite: str) -> dict[str, Any]:
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table whose cells are literal text, the first column left and the others right."""
     lines = [heads, *rows]
-    body = [f"| {' | '.join(escape(cell) for cell in cells)} |" for cells in lines]
+    body = [f"| {' | '.join(as_markdown(cell) for cell in cells)} |" for cells in lines]
     return "\n".join([body[0], f"| --- |{' ---: |' * (len(heads) - 1)}", *body[1:]])
 
 
@@ -142,7 +140,11 @@ def _paired_row(each: pairs.Comparison) -> list[str]:
 
 def _provenance(runs: Runs) -> str:
     judge = runs.judge
-    judged = f"Judge: {escape(judge['name'])}, version {escape(judge['version'])}." if judge else "Judge not recorded."
+    judged = (
+        f"Judge: {as_markdown(judge['name'])}, version {as_markdown(judge['version'])}."
+        if judge
+        else "Judge not recorded."
+    )
     asked = [
         f"{letter(index)}: {how.templates} template, {how.sampling}, weights {how.weights}."
         for index, one in enumerate(runs.models)
@@ -154,4 +156,4 @@ def _provenance(runs: Runs) -> str:
         for name, block in runs.suites.items()
     ]
     table = [_table(["Suite", "n", "licence", "content hash (SHA-256)"], suites)] if suites else []
-    return "\n\n".join([" ".join([intervals, judged, *map(escape, asked)]), *table])
+    return "\n\n".join([" ".join([intervals, judged, *map(as_markdown, asked)]), *table])

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from alignmend.report.markdown import escape
-from alignmend.report.numbers import interval, percent
+from alignmend.report.numbers import as_markdown, interval, percent
 from alignmend.report.runs import Runs
 from alignmend.report.search_view import SearchView, searches
 
@@ -25,8 +24,8 @@ def _parts(view: SearchView) -> list[str]:
         f"{chosen} The rule: {view.block['rule']}. {view.took} The rates below are of search prompts ({view.asked}), "
         "which are not those reported above."
     )
-    left = [f"- Left out: {escape(one['family'])}: {escape(one['why'])}" for one in view.block["left_out"]]
-    return [f"**The search{escape(of)}.** {escape(said)}", _table(view), *(["\n".join(left)] if left else [])]
+    left = [f"- Left out: {as_markdown(one['family'])}: {as_markdown(one['why'])}" for one in view.block["left_out"]]
+    return [f"**The search{as_markdown(of)}.** {as_markdown(said)}", _table(view), *(["\n".join(left)] if left else [])]
 
 
 def _table(view: SearchView) -> str:
@@ -41,7 +40,7 @@ def _table(view: SearchView) -> str:
 
 
 def _line(cells: tuple[str, ...]) -> str:
-    return f"| {' | '.join(map(escape, cells))} |"
+    return f"| {' | '.join(map(as_markdown, cells))} |"
 
 
 def _cells(worth: Mapping[str, Any]) -> tuple[str, ...]:

@@ -9,29 +9,26 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from alignmend.report.labels import Column
+from alignmend.report.labels import Column, columns, model_label, split_name
 from alignmend.report.numbers import clean, percent
-from alignmend.report.view import TableRow
-from alignmend.report.view import table as main_table
 
 
 def table(results: Mapping[str, Any]) -> Table:
     """A rich table of every model's rates with their intervals; nothing is printed."""
-    columns, rows = main_table(results["models"])
+    models = results["models"]
+    shown = columns(models)
     title = "95% Wilson intervals below each rate, in percent"
     built = Table(title=title, title_style="dim", title_justify="left", padding=0, box=box.SIMPLE_HEAD)
     built.add_column("model", no_wrap=True)
-    for column in columns:
+    for column in shown:
         words = column.label.replace("-", "-\n").split(" ")
         longest = max(len(part) for word in words for part in word.split("\n"))
         built.add_column(" ".join(words), justify="right", min_width=longest)
-    for row in rows:
-        built.add_row(_name(row), *map(_cell, columns, row.rates))
+    for model, suites in models.items():
+        style = "bold" if split_name(model)[0] == "restored" else ""
+        name = Text(clean(model_label(model, models)), style=style)
+        built.add_row(name, *(_cell(column, column.rate(suites)) for column in shown))
     return built
-
-
-def _name(row: TableRow) -> Text:
-    return Text(clean(row.label), style="bold" if row.role == "restored" else "")
 
 
 def _cell(column: Column, rate: Mapping[str, Any] | None) -> Text:

@@ -10,7 +10,7 @@ from typing import Literal
 from alignmend.errors import OutputError, RecipeError
 from alignmend.evaluation.metrics import ALL_SUITES
 from alignmend.io.atomic import replace_bytes
-from alignmend.report import html, markdown, runs_html, runs_markdown
+from alignmend.report import runs_html, runs_markdown
 from alignmend.report.leaks import Leak, leaks
 from alignmend.report.runs import Runs, read_runs
 
@@ -69,13 +69,10 @@ def _form_of(out: Path) -> Form:
 
 
 def _rendered(runs: Runs, form: Form, *, show_text: bool) -> str:
-    """A lone document of a sweep (the demo's) has its own page, with the curves."""
-    document = runs.documents[0]
-    lone = len(runs.documents) == 1 and "sweep" in document
     if form == "html":
-        return html.render(document, show_text=show_text) if lone else runs_html.render_runs(runs, show_text=show_text)
-    text = markdown.render(document) if lone else runs_markdown.render_runs(runs)
-    return f"{text}\n{_MARKDOWN_MARK}\n"  # last, as a model card's front matter must come first
+        return runs_html.render_runs(runs, show_text=show_text)
+    # The mark comes last, as a model card's front matter must come first.
+    return f"{runs_markdown.render_runs(runs)}\n{_MARKDOWN_MARK}\n"
 
 
 def _check_replaceable(out: Path, *, overwrite: bool) -> None:

@@ -23,11 +23,6 @@ def operands_of(opened: Opened) -> Operands:
     return Operands(opened.references["finetuned"], opened.references["aligned"], given)
 
 
-def private_place(out: Path) -> Path:
-    """Where parts are made: beside the output, under its name."""
-    return out.with_name(f"{out.name}-private")
-
-
 def make_missing(operands: Operands, choice: Choice, request: Request, place: Path, progress: Progress) -> Operands:
     """Train what `choice` needs and `operands` lacks in `place`; parts of an earlier run are taken as they are."""
     return replace(operands, parts={**operands.parts, **_made(_trained(operands, choice, request), place, progress)})
