@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from alignmend.cli import main
 from alignmend.errors import ParameterError
 from alignmend.evaluation.overlap import find_overlaps, near_duplicates
 from alignmend.evaluation.suites import load_suite
+from alignmend.io.manifest import read_manifest
 from alignmend.organisms import Family
 from alignmend.restore.calibrating import MOST, sources, text_kind
 from alignmend.restore.candidates import choose_families
@@ -90,25 +92,31 @@ def test_a_restore_without_unaligned_model_writes_a_model_whose_recipe_repeats_i
     told = shown(capsys)
     assert "to try: resta_weighted" in told and "input moments are taken over" in told
     assert "harmful texts are noisy: 240 or more" in told
+    kept = tmp_path / "safe-report"
     recipe = (out / "recipe.yaml").read_text()
     assert "harmful_texts: ../safe-report/calibration/harmful.jsonl" in recipe
     assert "direction: aligned-finetuned" in recipe
-    report = tmp_path / "safe-report"
+    assert yaml.safe_load(recipe) == read_manifest(out).recipe
+    assert yaml.safe_load(recipe)["data"].keys() == {"harmful_texts", "harmless_texts", "borderline_texts"}
     results = json.loads((out / "results.json").read_text())
     uses = {one["suite"] for one in results["tuned_on"] if one["use"] == "calibration"}
     assert uses >= {"calibration-harmful", "calibration-borderline"}
-    texts = {json.loads(line)["prompt"] for path in (report / "calibration").glob("*.jsonl") for line in path.open()}
+    texts = {json.loads(line)["prompt"] for path in (kept / "calibration").glob("*.jsonl") for line in path.open()}
     asked = {
-        json.loads(line)["prompt"] for path in (report / "records").rglob("generations.jsonl") for line in path.open()
+        json.loads(line)["prompt"] for path in (kept / "records").rglob("generations.jsonl") for line in path.open()
     }
     assert texts and asked and not texts & asked
+    public = "".join(path.read_text() for path in out.iterdir() if path.suffix in (".md", ".yaml", ".json"))
+    assert not [one for one in texts | asked if one in public]
+    modes = {path: path.stat().st_mode & 0o777 for path in (kept / "calibration", *(kept / "calibration").iterdir())}
+    assert set(modes.values()) == {0o700, 0o600}, modes
     assert not (tmp_path / "safe-private").exists() and not (tmp_path / "safe-search").exists()
     assert main(["verify", str(out)]) == 0
-    assert main(["run", str(out / "recipe.yaml"), "--out", str(tmp_path / "again")]) == 0
-    assert main(["run", str(report / "recipe.yaml"), "--out", str(tmp_path / "third")]) == 0
-    for again in ("again", "third"):
-        assert (tmp_path / again / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
-    assert not (tmp_path / "again-private").exists()
+    for number, place in enumerate((out, kept)):
+        again = tmp_path / f"again-{number}"
+        assert main(["run", str(place / "recipe.yaml"), "--out", str(again)]) == 0
+        assert (again / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
+    assert not list(tmp_path.glob("again-*-private"))
 
 
 def test_too_few_texts_leave_the_family_out_and_the_others_go_on(

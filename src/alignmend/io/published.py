@@ -126,6 +126,8 @@ class Publisher:
 
     def _told(self, written: str) -> str:
         path = Path(written).expanduser()
+        if path.is_relative_to(report_folder(self.out).resolve()):  # also what will lie there only later
+            return Path(os.path.relpath(path, self.out.resolve())).as_posix()
         if not path.exists():
             is_told = is_hub_id(written) or (
                 written.startswith("../") and Path(os.path.normpath(self.out / written)).exists()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,8 @@ class Origin:
     notes: tuple[str, ...] = ()
     home: Path | None = None
     """Where the output will stand in the end, if it is written somewhere else first."""
+    kept: Mapping[str, str] = field(default_factory=dict)
+    """Files that the recipe names, by where they will lie in the end."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ def describe(
     found = related or Relations()
     recipe, notes = built.recipe, built.notes
     if origin is not None:
-        recipe, notes = recipe.model_copy(update={"models": origin.models}), (*notes, *origin.notes)
+        data = recipe.data.model_copy(update=dict(origin.kept))
+        recipe, notes = recipe.model_copy(update={"models": origin.models, "data": data}), (*notes, *origin.notes)
     return Description(
         recipe=located(recipe, folder).model_dump(mode="json", exclude_defaults=True),
         parameters=built.recipe.parameters,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -59,7 +61,7 @@ def write_chosen(
         adapter_rank=request.adapter_rank,
         allow_unrelated=request.allow_unrelated,
         may_fit=True,
-        origin=Origin(asked.models, _data(recipe, operands), (*told, *notes), places.out),
+        origin=Origin(asked.models, _data(recipe, operands), (*told, *notes), places.out, _kept(asked, places)),
     )
     found = located(asked, Path()).model_copy(update={"data": asked.data})  # texts will lie beside the recipe
     _begin(_text(found, request), places)
@@ -79,11 +81,20 @@ def public_text(recipe: str, out: Path) -> str:
     """A recipe's text as it may be uploaded from `out`: models by hub ids, by relative paths, or by hashes."""
     head = "".join(line for line in recipe.splitlines(keepends=True) if line.startswith("#"))
     given = yaml.safe_load(recipe)
+    given.get("data", {}).update(_kept_in(given.get("data", {}), report_folder(out)))
     value = Publisher(out).recipe(given)
-    texts = {name: path for name, path in given.get("data", {}).items() if str(path).startswith(f"{CALIBRATION}/")}
-    value.get("data", {}).update({name: f"../{report_folder(out).name}/{path}" for name, path in texts.items()})
     text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
     return head + (_HASHED if HASHED in text else "") + text
+
+
+def _kept(recipe: Recipe, places: Places) -> dict[str, str]:
+    """Where the recipe's texts will lie in the end."""
+    return _kept_in(recipe.data.model_dump(exclude_defaults=True), places.report)
+
+
+def _kept_in(data: Mapping[str, Any], report: Path) -> dict[str, str]:
+    texts = {name: path for name, path in data.items() if str(path).startswith(f"{CALIBRATION}/")}
+    return {name: str(report.resolve() / path) for name, path in texts.items()}
 
 
 def _text(recipe: Recipe, request: Request) -> str:
