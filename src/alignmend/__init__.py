@@ -19,16 +19,22 @@ if TYPE_CHECKING:
     from alignmend.algebra.opening import open_delta as open_delta
     from alignmend.algebra.opening import open_moments as open_moments
     from alignmend.algebra.opening import open_scores as open_scores
+    from alignmend.algebra.operations import by_similarity as by_similarity
     from alignmend.algebra.operations import common_rows as common_rows
+    from alignmend.algebra.operations import conflict as conflict
     from alignmend.algebra.operations import drop as drop
+    from alignmend.algebra.operations import leading as leading
     from alignmend.algebra.operations import magnitude as magnitude
+    from alignmend.algebra.operations import oppose as oppose
     from alignmend.algebra.operations import per_layer as per_layer
+    from alignmend.algebra.operations import project as project
     from alignmend.algebra.operations import random_mask as random_mask
     from alignmend.algebra.operations import select as select
     from alignmend.algebra.operations import top as top
     from alignmend.algebra.operations import trim as trim
     from alignmend.algebra.operations import weigh as weigh
     from alignmend.algebra.operations import where as where
+    from alignmend.algebra.operations import where_similar as where_similar
     from alignmend.algebra.values import Checkpoint as Checkpoint
     from alignmend.algebra.values import Delta as Delta
     from alignmend.algebra.values import Mask as Mask
@@ -37,14 +43,21 @@ if TYPE_CHECKING:
     from alignmend.editing.locate import locate as locate
     from alignmend.errors import AlignmendError as AlignmendError
     from alignmend.execution.delta_output import save_delta as save_delta
+    from alignmend.execution.finding import coefficients as coefficients
     from alignmend.execution.plan import explain as explain
     from alignmend.execution.reduce import cosine as cosine
     from alignmend.execution.reduce import norm as norm
     from alignmend.execution.save import save as save
     from alignmend.io.verify import verify as verify
+    from alignmend.methods.closed_form import closed_form as closed_form
+    from alignmend.methods.conflict_mask import conflict_mask as conflict_mask
     from alignmend.methods.harm_direction_removal import harm_direction_removal as harm_direction_removal
+    from alignmend.methods.lata import lata as lata
+    from alignmend.methods.pre_post_merge import pre_post_merge as pre_post_merge
     from alignmend.methods.resta import resta as resta
     from alignmend.methods.resta_weighted import resta_weighted as resta_weighted
+    from alignmend.methods.safe_lora import safe_lora as safe_lora
+    from alignmend.methods.safe_merge import safe_merge as safe_merge
     from alignmend.methods.safe_patching import safe_patching as safe_patching
     from alignmend.methods.safety_arithmetic import safety_arithmetic as safety_arithmetic
     from alignmend.methods.task_arithmetic import task_arithmetic as task_arithmetic
@@ -68,11 +81,18 @@ _HOMES = {
     "Steering": "activations.steering",
     "SteeringVector": "activations.vector",
     "attach": "activations.attached",
+    "by_similarity": "algebra.operations",
+    "closed_form": "methods.closed_form",
+    "coefficients": "execution.finding",
     "common_rows": "algebra.operations",
+    "conflict": "algebra.operations",
+    "conflict_mask": "methods.conflict_mask",
     "cosine": "execution.reduce",
     "drop": "algebra.operations",
     "explain": "execution.plan",
     "harm_direction_removal": "methods.harm_direction_removal",
+    "lata": "methods.lata",
+    "leading": "algebra.operations",
     "load": "restore.loading",
     "locate": "editing.locate",
     "magnitude": "algebra.operations",
@@ -84,11 +104,16 @@ _HOMES = {
     "open_delta": "algebra.opening",
     "open_moments": "algebra.opening",
     "open_scores": "algebra.opening",
+    "oppose": "algebra.operations",
     "per_layer": "algebra.operations",
+    "pre_post_merge": "methods.pre_post_merge",
+    "project": "algebra.operations",
     "random_mask": "algebra.operations",
     "read_contrast_pairs": "activations.pairs:read_pairs",
     "resta": "methods.resta",
     "resta_weighted": "methods.resta_weighted",
+    "safe_lora": "methods.safe_lora",
+    "safe_merge": "methods.safe_merge",
     "safe_patching": "methods.safe_patching",
     "safety_arithmetic": "methods.safety_arithmetic",
     "save": "execution.save",
@@ -101,6 +126,7 @@ _HOMES = {
     "verify": "io.verify",
     "weigh": "algebra.operations",
     "where": "algebra.operations",
+    "where_similar": "algebra.operations",
 }
 """Public name -> module, and the name there where it differs."""
 
@@ -115,11 +141,18 @@ __all__ = [
     "Steering",
     "SteeringVector",
     "attach",
+    "by_similarity",
+    "closed_form",
+    "coefficients",
     "common_rows",
+    "conflict",
+    "conflict_mask",
     "cosine",
     "drop",
     "explain",
     "harm_direction_removal",
+    "lata",
+    "leading",
     "load",
     "locate",
     "magnitude",
@@ -131,11 +164,16 @@ __all__ = [
     "open_delta",
     "open_moments",
     "open_scores",
+    "oppose",
     "per_layer",
+    "pre_post_merge",
+    "project",
     "random_mask",
     "read_contrast_pairs",
     "resta",
     "resta_weighted",
+    "safe_lora",
+    "safe_merge",
     "safe_patching",
     "safety_arithmetic",
     "save",
@@ -148,6 +186,7 @@ __all__ = [
     "verify",
     "weigh",
     "where",
+    "where_similar",
 ]
 
 

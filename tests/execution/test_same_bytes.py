@@ -15,7 +15,7 @@ from tests.checkpoints import load, near, normal, same_bits, write
 
 import alignmend as am
 from alignmend.algebra.structure import resolve
-from alignmend.algebra.thresholds import Thresholds
+from alignmend.algebra.thresholds import Findings
 from alignmend.execution.blocks import BLOCK, Evaluator
 from alignmend.execution.files import Files
 from alignmend.execution.pieces import Piece, compute, cut
@@ -99,7 +99,7 @@ def test_output_shards_hold_the_same_tensors(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
 def test_a_piece_is_a_picklable_value_and_its_blocks_are_independent(name: str, folder: Path) -> None:
-    structure = resolve(EXPRESSIONS[name](*opened(folder)), _thresholds(name, folder))
+    structure = resolve(EXPRESSIONS[name](*opened(folder)), _found(name, folder))
     plan = next(plan for plan in structure.tensors if plan.name == "model.layers.1.w")
     (span,) = cut(plan.entry, plan.change)
     whole = _computed(
@@ -112,8 +112,9 @@ def test_a_piece_is_a_picklable_value_and_its_blocks_are_independent(name: str, 
     assert whole == b"".join(parts)
 
 
-def _thresholds(name: str, folder: Path) -> Thresholds:
-    return am.save(EXPRESSIONS[name](*opened(folder)), folder / f"thresholds-{name}", hash=False).thresholds
+def _found(name: str, folder: Path) -> Findings:
+    saved = am.save(EXPRESSIONS[name](*opened(folder)), folder / f"found-{name}", hash=False)
+    return Findings(saved.thresholds, saved.coefficients)
 
 
 def _computed(piece: Piece) -> bytes:

@@ -59,6 +59,15 @@ def is_buffer(name: str) -> bool:
     return _BUFFER.search(name) is not None
 
 
+def is_input_first(name: str, model_type: object) -> bool:
+    """Whether the weight `name` of a linear layer is stored [in, out], as those of GPT-2 are."""
+    return model_type in _INPUT_FIRST and _CONV1D.search(name) is not None
+
+
+_INPUT_FIRST = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
+_CONV1D = re.compile(r"(?:^|\.)h\.\d+\.(?:attn|crossattention|mlp)\.(?:c_attn|c_fc|c_proj|q_attn)\.weight$")
+
+
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
     """Whether `name` fits one of the shell-style `patterns` (`*` also crosses dots)."""
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)

@@ -19,6 +19,12 @@ Counting = Literal["nearest", "down"]
 """How a fraction of n becomes a whole number of weights."""
 Shrinkage = Literal["none", "oas"]
 """What is done to moments of few texts: nothing, or shrinking towards the identity by Chen et al.'s rule."""
+Projector = Literal["frob", "frob_sq", "spectral", "orthogonal"]
+"""What V V^T is divided by: |V|, |V|^2, its largest eigenvalue; or the orthogonal projector on V's leading outputs."""
+Law = Literal["linear", "log"]
+"""How a coefficient grows with a rank."""
+Unit = Literal["tensor", "layer", "model"]
+"""What has one coefficient: each tensor, each decoder layer, or the whole model."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +185,68 @@ class Weighted:
     operand: DeltaNode
 
 
+@dataclass(frozen=True)
+class Projected:
+    """C operand, C of the same tensor of `basis`, for matrices; of anything else the operand is zero."""
+
+    projector: Projector
+    rank: int
+    basis: DeltaNode
+    operand: DeltaNode
+
+
+@dataclass(frozen=True)
+class Opposition:
+    """A coefficient per unit: max(0, -<left, right> / <right, right>), what of `right` makes left + it orthogonal."""
+
+    left: DeltaNode
+    right: DeltaNode
+    unit: Unit = "tensor"
+
+
+@dataclass(frozen=True)
+class Similar:
+    """A coefficient per unit: 1 where the cosine of left and right is low, 0 where it is not.
+
+    Low is at most `limit` (below it if `strict`); with a `number`, the so many lowest, ties by name. By layer,
+    `outside` is the coefficient beyond the layers.
+    """
+
+    left: DeltaNode
+    right: DeltaNode
+    limit: float = 0.0
+    strict: bool = False
+    number: int | None = None
+    unit: Unit = "tensor"
+    outside: float = 0.0
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A coefficient per decoder layer that falls with the cosine of left and right; `outside` beyond the layers.
+
+    Of L layers the one of rank r, 0 the most similar, has r / (L - 1), or log(1 + r) / log(L).
+    """
+
+    left: DeltaNode
+    right: DeltaNode
+    law: Law = "linear"
+    outside: float = 0.0
+    unit: Unit = "layer"
+
+
+Rule: TypeAlias = Opposition | Similar | Ranked
+"""How coefficients follow from inner products of two deltas."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Each tensor's own coefficient, by a rule, * operand; zero where the rule speaks of nothing."""
+
+    rule: Rule
+    operand: DeltaNode
+
+
 DeltaNode: TypeAlias = (
     Difference
     | AdapterDelta
@@ -191,6 +259,8 @@ DeltaNode: TypeAlias = (
     | Masked
     | Elected
     | Weighted
+    | Projected
+    | Fitted
 )
 
 
@@ -267,7 +337,16 @@ class Not:
     operand: MaskNode
 
 
-MaskNode: TypeAlias = Top | Random | Both | Either | Not
+@dataclass(frozen=True)
+class Conflict:
+    """True where the signs of left and right differ; with `zeros`, zero differs from either sign."""
+
+    left: DeltaNode
+    right: DeltaNode
+    zeros: bool = True
+
+
+MaskNode: TypeAlias = Top | Random | Both | Either | Not | Conflict
 
 
 def scaled(coefficient: float, node: DeltaNode) -> DeltaNode:

@@ -10,23 +10,29 @@ from alignmend.algebra.nodes import (
     AdapterSource,
     Both,
     CommonRows,
+    Conflict,
     DeltaNode,
     Difference,
     Either,
     Elected,
+    Fitted,
     Magnitude,
     Masked,
     MaskNode,
     MomentsSource,
     Not,
     Operand,
+    Opposition,
     PerLayer,
+    Projected,
     Random,
+    Rule,
     Scaled,
     ScoreNode,
     Selected,
     SelectedScores,
     Selection,
+    Similar,
     StoredDelta,
     StoredScores,
     Sum,
@@ -103,11 +109,31 @@ def _delta(node: DeltaNode, labels: Labels) -> str:
             shrunk = "" if weighting.shrinkage == "none" else f", shrinkage={weighting.shrinkage!r}"
             numbers = f"beta={_number(weighting.beta)}, ridge={_number(weighting.ridge)}{shrunk}"
             return f"weigh({_delta(operand, labels)}, {_source(weighting.moments, labels)}, {numbers})"
+        case Projected(projector, rank, basis, operand):
+            cut = f", rank={rank}" if projector == "orthogonal" else ""
+            sides = f"{_delta(operand, labels)}, {_delta(basis, labels)}"
+            return f"project({sides}, projector={projector!r}{cut})"
+        case Fitted(rule, operand):
+            return f"{_rule(rule, labels)} * {_delta(operand, labels)}"
         case Masked(Top(Magnitude(ranked), density, scope, "nearest"), operand) if ranked == operand:
             return f"trim({_delta(operand, labels)}, density={_number(density)}, scope={scope!r})"
         case Masked(mask, operand, label):
             named = f", label={label!r}" if label else ""
             return f"where({_mask(mask, labels)}, {_delta(operand, labels)}{named})"
+
+
+def _rule(rule: Rule, labels: Labels) -> str:
+    sides = f"{_delta(rule.left, labels)}, {_delta(rule.right, labels)}"
+    unit = f", unit={rule.unit!r}"
+    match rule:
+        case Opposition():
+            return f"opposition({sides}{unit})"
+        case Similar():
+            least = f"number={rule.number}" if rule.number is not None else f"limit={_number(rule.limit)}"
+            beyond = f", outside={_number(rule.outside)}" if rule.unit == "layer" else ""
+            return f"similar({sides}, {least}{', strict=True' if rule.strict else ''}{unit}{beyond})"
+        case _:
+            return f"ranked({sides}, law={rule.law!r}, outside={_number(rule.outside)})"
 
 
 def _number(value: float) -> str:
@@ -138,6 +164,8 @@ def _mask(node: MaskNode, labels: Labels) -> str:
             return f"({_mask(left, labels)} | {_mask(right, labels)})"
         case Not(operand):
             return f"~{_mask(operand, labels)}"
+        case Conflict(left, right, zeros):
+            return f"conflict({_delta(left, labels)}, {_delta(right, labels)}{'' if zeros else ', zeros=False'})"
 
 
 def _score(node: ScoreNode, labels: Labels) -> str:

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from alignmend.algebra.nodes import Projector
 from alignmend.io.tensors import TensorEntry
 
 
@@ -163,6 +164,22 @@ class RightMultiplied:
 
 
 @dataclass(frozen=True)
+class Projected:
+    """C operand, C made of `basis` [rows, columns] on the output side; operand C where weights are stored [in, out].
+
+    C is `basis basis^T` over its Frobenius norm, that norm squared or its spectral norm squared, or the orthogonal
+    projector on the `rank` leading output directions of `basis`.
+    """
+
+    operand: Program
+    basis: Program
+    projector: Projector
+    rank: int
+    transposed: bool
+    columns: int
+
+
+@dataclass(frozen=True)
 class Absolute:
     """|operand|."""
 
@@ -177,7 +194,18 @@ class Elect:
 
 
 Program: TypeAlias = (
-    Read | Subtract | Scattered | RowPart | Times | Plus | Prefix | Keep | Absolute | Elect | RightMultiplied
+    Read
+    | Subtract
+    | Scattered
+    | RowPart
+    | Times
+    | Plus
+    | Prefix
+    | Keep
+    | Absolute
+    | Elect
+    | RightMultiplied
+    | Projected
 )
 
 
@@ -241,7 +269,39 @@ class Invert:
     operand: MaskProgram
 
 
-MaskProgram: TypeAlias = RandomKeep | Above | RowTop | Constant | And | Or | Invert
+@dataclass(frozen=True)
+class Differ:
+    """True where the signs differ; None is zero. With `zeros`, zero differs from either sign."""
+
+    left: Program | None
+    right: Program | None
+    zeros: bool
+
+
+MaskProgram: TypeAlias = RandomKeep | Above | RowTop | Constant | And | Or | Invert | Differ
+
+
+def parts_within(program: Program | MaskProgram) -> tuple[Program | MaskProgram, ...]:
+    """What a program is put together from, in reading order; leaves have none."""
+    match program:
+        case Subtract(left, right) | And(left, right) | Or(left, right):
+            return (left, right)
+        case Keep(mask, operand):
+            return (mask, operand)
+        case Differ(left, right):
+            return tuple(side for side in (left, right) if side is not None)
+        case Projected(operand, basis):
+            return (operand,) if operand == basis else (operand, basis)
+        case Times(operand=operand) | Prefix(operand=operand) | Absolute(operand) | Invert(operand):
+            return (operand,)
+        case RightMultiplied(operand=operand):
+            return (operand,)
+        case Plus(terms) | Elect(terms):
+            return terms
+        case Above(score=score) | RowTop(score=score) if score is not None:
+            return (score,)
+        case _:
+            return ()
 
 
 def entries_of(program: Program | MaskProgram) -> tuple[TensorEntry, ...]:
@@ -254,28 +314,18 @@ def read_counts(program: Program | MaskProgram) -> Counter[TensorEntry]:
     match program:
         case Read(entry):
             return Counter([entry])
-        case Subtract(left, right):
-            return read_counts(left) + read_counts(right)
         case Keep(Above(score=score), operand) if score == Absolute(operand):
             return read_counts(operand)  # evaluated once for both
-        case And(left, right) | Or(left, right) | Keep(left, right):
-            return read_counts(left) + read_counts(right)
-        case Times(operand=operand) | Prefix(operand=operand) | Absolute(operand) | Invert(operand):
-            return read_counts(operand)
-        case Plus(terms) | Elect(terms):
-            return sum((read_counts(term) for term in terms), Counter())
-        case Above(score=score) if score is not None:
-            return read_counts(score)
-        case _:
+        case RightMultiplied() | RowTop() | Projected():  # evaluated before, for whole rows
             return Counter()
+        case _:
+            return sum((read_counts(part) for part in parts_within(program)), Counter())
 
 
 def _entries(program: Program | MaskProgram) -> list[TensorEntry]:
     match program:
         case Read(entry):
             return [entry]
-        case Subtract(left, right) | And(left, right) | Or(left, right):
-            return _entries(left) + _entries(right)
         case Scattered(indices, values, _):
             return [indices, values]
         case LowRank(a=a, b=b) | Stacked(a=a, b=b):
@@ -284,18 +334,8 @@ def _entries(program: Program | MaskProgram) -> list[TensorEntry]:
             return [*_entries(low_rank), magnitude, weight]
         case TokenRows(trained=trained, weight=weight):
             return [trained, weight]
-        case Times(operand=operand) | Prefix(operand=operand) | Absolute(operand) | Invert(operand):
-            return _entries(operand)
-        case RightMultiplied(operand=operand):
-            return _entries(operand)
-        case Plus(terms) | Elect(terms):
-            return [entry for term in terms for entry in _entries(term)]
-        case Keep(mask, operand):
-            return _entries(mask) + _entries(operand)
-        case Above(score=score) | RowTop(score=score):
-            return _entries(score) if score is not None else []
-        case RandomKeep() | Constant():
-            return []
+        case _:
+            return [entry for part in parts_within(program) for entry in _entries(part)]
 
 
 def row_parts(program: Program | MaskProgram) -> tuple[RowPart, ...]:
@@ -307,45 +347,22 @@ def _row_parts(program: Program | MaskProgram) -> list[RowPart]:
     match program:
         case LowRank() | Dora() | TokenRows() | Stacked():
             return [program]
-        case Times(operand=operand) | Prefix(operand=operand) | Absolute(operand) | Invert(operand):
-            return _row_parts(operand)
-        case RightMultiplied(operand=operand):
-            return _row_parts(operand)
-        case Plus(terms) | Elect(terms):
-            return [part for term in terms for part in _row_parts(term)]
-        case Keep(left, right) | And(left, right) | Or(left, right):
-            return _row_parts(left) + _row_parts(right)
-        case Above(score=score) | RowTop(score=score) if score is not None:
-            return _row_parts(score)
         case _:
-            return []
+            return [found for part in parts_within(program) for found in _row_parts(part)]
 
 
-WholeRows: TypeAlias = RowTop | RightMultiplied
+WholeRows: TypeAlias = RowTop | RightMultiplied | Projected
 """Parts whose operand is evaluated for whole rows before they are computed."""
 
 
 def whole_rows(program: Program | MaskProgram) -> tuple[WholeRows, ...]:
-    """The rankings within rows and the products from the right, each once, inner ones first."""
+    """The rankings within rows, the products from the right and the projections, each once, inner ones first."""
     return tuple(dict.fromkeys(_whole_rows(program)))
 
 
 def _whole_rows(program: Program | MaskProgram) -> list[WholeRows]:
-    match program:
-        case RowTop(score=score):
-            return [*(_whole_rows(score) if score is not None else []), program]
-        case RightMultiplied(operand=operand):
-            return [*_whole_rows(operand), program]
-        case Times(operand=operand) | Prefix(operand=operand) | Absolute(operand) | Invert(operand):
-            return _whole_rows(operand)
-        case Plus(terms) | Elect(terms):
-            return [found for term in terms for found in _whole_rows(term)]
-        case Keep(left, right) | And(left, right) | Or(left, right):
-            return _whole_rows(left) + _whole_rows(right)
-        case Above(score=score) if score is not None:
-            return _whole_rows(score)
-        case _:
-            return []
+    found = [one for part in parts_within(program) for one in _whole_rows(part)]
+    return [*found, program] if isinstance(program, RowTop | RightMultiplied | Projected) else found
 
 
 def row_tops(program: Program | MaskProgram) -> tuple[RowTop, ...]:
@@ -356,6 +373,11 @@ def row_tops(program: Program | MaskProgram) -> tuple[RowTop, ...]:
 def right_products(program: Program | MaskProgram) -> tuple[RightMultiplied, ...]:
     """The products from the right, each once, inner ones first."""
     return tuple(found for found in whole_rows(program) if isinstance(found, RightMultiplied))
+
+
+def projections(program: Program | MaskProgram) -> tuple[Projected, ...]:
+    """The projections of outputs, each once, inner ones first."""
+    return tuple(found for found in whole_rows(program) if isinstance(found, Projected))
 
 
 def matrices_of(program: Program | MaskProgram) -> tuple[InputMatrix, ...]:
@@ -371,9 +393,14 @@ def row_size(program: Program | MaskProgram, shape: tuple[int, ...]) -> int | No
     size = math.prod(shape)
     parts = row_parts(program)
     sizes = [
-        size if isinstance(found, RightMultiplied) and found.transposed else max(1, found.columns)
+        size if _needs_all(found) else max(1, found.columns)
         for found in (*whole_rows(program), *(part for part in parts if isinstance(part, Stacked)))
     ]
     if any(not isinstance(part, Stacked) for part in parts):
         sizes.append(max(1, size // max(1, shape[0])) if shape else 1)
     return max(sizes, default=None)
+
+
+def _needs_all(part: WholeRows | Stacked) -> bool:
+    """Whether it is computed of the whole tensor at once."""
+    return isinstance(part, Projected) or (isinstance(part, RightMultiplied) and part.transposed)

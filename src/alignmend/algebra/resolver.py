@@ -7,20 +7,23 @@ from pathlib import Path
 
 from alignmend.algebra import programs as program
 from alignmend.algebra.domains import check_leaf, ranked_names
-from alignmend.algebra.names import is_buffer, layer_of, natural_key
+from alignmend.algebra.names import is_buffer, is_input_first, layer_of, natural_key
 from alignmend.algebra.nodes import (
     AdapterDelta,
     Both,
     CommonRows,
+    Conflict,
     DeltaNode,
     Difference,
     Either,
     Elected,
+    Fitted,
     Magnitude,
     Masked,
     MaskNode,
     Not,
     PerLayer,
+    Projected,
     Random,
     Scaled,
     ScoreNode,
@@ -36,8 +39,8 @@ from alignmend.algebra.nodes import (
 from alignmend.algebra.problems import Problems
 from alignmend.algebra.seeing import seen_by
 from alignmend.algebra.selections import check_selections
-from alignmend.algebra.simplify import both, either, elect, invert, keep, plus, times
-from alignmend.algebra.thresholds import Thresholds
+from alignmend.algebra.simplify import both, differ, either, elect, invert, keep, plus, projected, times
+from alignmend.algebra.thresholds import Findings
 from alignmend.algebra.tying import lookup, tied_alias
 from alignmend.algebra.walks import leaves_of, stored_source
 from alignmend.algebra.weighing import check_weighings, weighing_notes, weighted
@@ -60,13 +63,13 @@ from alignmend.io.tensors import ARITHMETIC_DTYPES, TensorEntry
 class Resolver:
     """Turns nodes into programs for the tensors of one target, collecting problems instead of stopping at the first."""
 
-    def __init__(self, target: Source, change: DeltaNode | None, thresholds: Thresholds | None) -> None:
+    def __init__(self, target: Source, change: DeltaNode | None, findings: Findings | None) -> None:
         self.target = target
         self.node = change
         seen: Mapping[Source, Seen] = {}
         if change is not None:
             self.node, seen = seen_by(target, change)
-        self.thresholds = thresholds
+        self.findings = findings
         self.problems = Problems()
         self.notes: list[str] = [*target.folder.notes, *(note for one in seen.values() for note in one.notes)]
         self._alias = tied_alias(target.folder)
@@ -140,6 +143,14 @@ class Resolver:
             case Weighted(weighting, operand):
                 found = self.delta(operand, entry, common=common)
                 return None if found is None else weighted(weighting, found, entry)
+            case Projected():
+                return self._projected(node, entry, common=common)
+            case Fitted(rule, operand):
+                found = self.delta(operand, entry, common=common)
+                if self.findings is None:
+                    return found
+                fitted = self.findings.coefficients[rule].get(self.canonical(entry.name))
+                return None if fitted is None else times(fitted.value, found)
 
     def mask(self, node: MaskNode, entry: TensorEntry, *, common: bool) -> program.MaskProgram:
         """The program of a mask for the target's tensor `entry`."""
@@ -157,6 +168,9 @@ class Resolver:
                 return either(self.mask(left, entry, common=common), self.mask(right, entry, common=common))
             case Not(operand):
                 return invert(self.mask(operand, entry, common=common))
+            case Conflict(left, right, zeros):
+                sides = (self.delta(side, entry, common=common) for side in (left, right))
+                return differ(*sides, zeros=zeros)
 
     def score(self, node: ScoreNode, entry: TensorEntry, *, common: bool) -> program.Program | None:
         """The program of scores for the target's tensor `entry`; None where they are zero."""
@@ -181,15 +195,24 @@ class Resolver:
         score = self.score(node.score, entry, common=common)
         if node.scope == "row":
             return _row_top(node, score, entry)
-        if self.thresholds is None:
+        if self.findings is None:
             return program.Above(score, 0, 0)
-        cuts = self.thresholds[node]
+        cuts = self.findings.cuts[node]
         cut = cuts[name if node.scope == "tensor" else None]
         return program.Above(score, cut.bits, cut.tie_stop_in(name, entry.size))
 
     def canonical(self, name: str) -> str:
         """The name of the weight that the tensor `name` is, or is a tied copy of."""
         return self._alias.get(name, name)
+
+    def _projected(self, node: Projected, entry: TensorEntry, *, common: bool) -> program.Program | None:
+        if len(entry.shape) != 2:
+            return None
+        operand, basis = (self.delta(one, entry, common=common) for one in (node.operand, node.basis))
+        transposed = is_input_first(entry.name, self.target.folder.config.get("model_type"))
+        if operand is None or basis is None:
+            return None
+        return projected(program.Projected(operand, basis, node.projector, node.rank, transposed, entry.shape[1]))
 
     def _difference(
         self, minuend: Source, subtrahend: Source, entry: TensorEntry, *, common: bool

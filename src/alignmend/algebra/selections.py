@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from alignmend.algebra.names import kind_of, layer_of, matches
-from alignmend.algebra.nodes import DeltaNode, Masked, PerLayer, Selected, Selection
+from alignmend.algebra.nodes import DeltaNode, PerLayer, Selected, Selection
 from alignmend.algebra.problems import Problems
-from alignmend.algebra.walks import operands_of, ranked_delta, rankings_of
+from alignmend.algebra.walks import parts_of
 from alignmend.io.folder import CheckpointFolder
 
 
@@ -21,14 +21,7 @@ def check_selections(node: DeltaNode, target: CheckpointFolder, problems: Proble
 
 
 def _choosing(node: DeltaNode) -> Iterator[PerLayer | Selected]:
-    if isinstance(node, PerLayer | Selected):
-        yield node
-    for operand in operands_of(node):
-        yield from _choosing(operand)
-    if isinstance(node, Masked):
-        for ranking in rankings_of(node):
-            if (ranked := ranked_delta(ranking.score)) is not None:
-                yield from _choosing(ranked)
+    return (part for part in parts_of(node) if isinstance(part, PerLayer | Selected))
 
 
 def _check_selection(selection: Selection, target: CheckpointFolder, problems: Problems) -> None:

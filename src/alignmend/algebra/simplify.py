@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from alignmend.algebra.programs import And, Constant, Elect, Invert, Keep, MaskProgram, Or, Plus, Program, Times
+from dataclasses import replace
+
+from alignmend.algebra.programs import (
+    And,
+    Constant,
+    Differ,
+    Elect,
+    Invert,
+    Keep,
+    MaskProgram,
+    Or,
+    Plus,
+    Program,
+    Projected,
+    Times,
+)
 
 
 def times(coefficient: float, operand: Program | None) -> Program | None:
@@ -24,6 +39,13 @@ def elect(terms: list[Program | None]) -> Program | None:
     """The disjoint mean of the terms; zeros take no part in it, so one term alone is its own."""
     found = tuple(term for term in terms if term is not None)
     return None if not found else found[0] if len(found) == 1 else Elect(found)
+
+
+def projected(part: Projected) -> Program | None:
+    """The projection with its operand's coefficient outside, so that another one needs no other product."""
+    if isinstance(part.operand, Times):
+        return times(part.operand.coefficient, projected(replace(part, operand=part.operand.operand)))
+    return part
 
 
 def keep(mask: MaskProgram, operand: Program, label: str = "") -> Program | None:
@@ -52,3 +74,9 @@ def either(left: MaskProgram, right: MaskProgram) -> MaskProgram:
 def invert(operand: MaskProgram) -> MaskProgram:
     """Not operand."""
     return Constant(not operand.value) if isinstance(operand, Constant) else Invert(operand)
+
+
+def differ(left: Program | None, right: Program | None, *, zeros: bool) -> MaskProgram:
+    """Where the signs of left and right differ."""
+    silent = (left is None and right is None) if zeros else (left is None or right is None)
+    return Constant(False) if silent else Differ(left, right, zeros)

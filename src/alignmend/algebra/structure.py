@@ -10,7 +10,7 @@ from alignmend.algebra.domains import ranked_names
 from alignmend.algebra.nodes import Source, Top
 from alignmend.algebra.resolver import Resolver
 from alignmend.algebra.seeing import scores_seen_by
-from alignmend.algebra.thresholds import Thresholds
+from alignmend.algebra.thresholds import Findings
 from alignmend.algebra.values import Checkpoint, Delta
 from alignmend.algebra.walks import ranked_delta
 from alignmend.io.tensors import TensorEntry
@@ -40,13 +40,13 @@ class Structure:
     notes: tuple[str, ...]
 
 
-def resolve(checkpoint: Checkpoint, thresholds: Thresholds | None = None) -> Structure:
+def resolve(checkpoint: Checkpoint, findings: Findings | None = None) -> Structure:
     """Resolve a checkpoint expression, tensor by tensor.
 
-    Without `thresholds`, rankings stand open (their cut is zero): enough to check and to plan. Raises `MismatchError`
-    that lists every missing, extra, differently shaped or unfit tensor.
+    Without `findings`, rankings and rules stand open (cuts are zero, coefficients one): enough to check and to plan.
+    Raises `MismatchError` that lists every missing, extra, differently shaped or unfit tensor.
     """
-    resolver = Resolver(checkpoint.root, checkpoint.change, thresholds)
+    resolver = Resolver(checkpoint.root, checkpoint.change, findings)
     plans = [
         TensorPlan(entry, resolver.change(entry.name), resolver.canonical(entry.name))
         for entry in resolver.target_entries()
@@ -56,10 +56,10 @@ def resolve(checkpoint: Checkpoint, thresholds: Thresholds | None = None) -> Str
 
 
 def resolve_delta(
-    delta: Delta, target: Source, thresholds: Thresholds | None = None
+    delta: Delta, target: Source, findings: Findings | None = None
 ) -> Mapping[str, program.Program | None]:
     """The program of `delta` for every tensor of `target`."""
-    resolver = Resolver(target, delta.node, thresholds)
+    resolver = Resolver(target, delta.node, findings)
     changes = {entry.name: resolver.change(entry.name) for entry in resolver.target_entries()}
     resolver.problems.raise_if_any()
     return changes
@@ -74,10 +74,10 @@ class Ranked:
     """None where every score is zero."""
 
 
-def population(ranking: Top, target: Source, thresholds: Thresholds | None = None) -> tuple[Ranked, ...]:
+def population(ranking: Top, target: Source, findings: Findings | None = None) -> tuple[Ranked, ...]:
     """The tensors that a ranking is taken over, in ranking order, with the program of their scores."""
     score = scores_seen_by(target, ranking.score)
-    resolver = Resolver(target, ranked_delta(score), thresholds)
+    resolver = Resolver(target, ranked_delta(score), findings)
     names = ranked_names(score, target.folder)
     members = [
         Ranked(entry, resolver.score(score, entry, common=False))

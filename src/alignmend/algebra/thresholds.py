@@ -1,13 +1,13 @@
-"""The answer of a ranking: where the cut lies, and which of the elements on the cut are in."""
+"""What is found out before anything is computed: cuts of rankings, coefficients of rules."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from alignmend.algebra.names import natural_key
-from alignmend.algebra.nodes import Top
+from alignmend.algebra.nodes import Rule, Top
 
 
 @dataclass(frozen=True)
@@ -35,3 +35,27 @@ Cuts: TypeAlias = Mapping[str | None, Cut]
 """One cut per tensor name (scope `tensor`), or one under None (scope `model`)."""
 
 Thresholds: TypeAlias = Mapping[Top, Cuts]
+
+
+@dataclass(frozen=True)
+class Coefficient:
+    """What a rule found for one tensor: its coefficient, and how the rule's two deltas lie there."""
+
+    name: str
+    value: float
+    cosine: float | None
+    """None where one of them is zero."""
+    ratio: float | None
+    """Norm of the rule's left delta over that of its right one; None where the right one is zero."""
+
+
+Coefficients: TypeAlias = Mapping[str, Coefficient]
+"""By tensor name."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The answers to an expression's questions."""
+
+    cuts: Thresholds = field(default_factory=dict)
+    coefficients: Mapping[Rule, Coefficients] = field(default_factory=dict)

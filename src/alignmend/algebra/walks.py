@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from alignmend.algebra.nodes import (
     AdapterDelta,
     Both,
+    Conflict,
     DeltaNode,
     Difference,
     Either,
     Elected,
+    Fitted,
     Magnitude,
     Masked,
     MaskNode,
     Not,
+    Projected,
+    Rule,
     ScoreNode,
     Selected,
     SelectedScores,
@@ -43,7 +48,7 @@ class Leaf:
 
 
 def operands_of(node: DeltaNode) -> tuple[DeltaNode, ...]:
-    """What a node is made of; a mask's scores are not among it."""
+    """What a node is made of; what a mask, a rule or a projection looks at is not among it."""
     match node:
         case Difference() | AdapterDelta() | StoredDelta():
             return ()
@@ -51,6 +56,29 @@ def operands_of(node: DeltaNode) -> tuple[DeltaNode, ...]:
             return terms
         case _:
             return (node.operand,)
+
+
+def beside(node: DeltaNode) -> tuple[DeltaNode, ...]:
+    """What a node looks at on the same tensor beside its operands: signs of a mask, the basis of a projection."""
+    match node:
+        case Projected(basis=basis):
+            return (basis,)
+        case Masked(mask=mask):
+            return _compared(mask)
+        case _:
+            return ()
+
+
+def _compared(mask: MaskNode) -> tuple[DeltaNode, ...]:
+    match mask:
+        case Conflict(left, right):
+            return (left, right)
+        case Both(left, right) | Either(left, right):
+            return _compared(left) + _compared(right)
+        case Not(operand):
+            return _compared(operand)
+        case _:
+            return ()
 
 
 def ranked_delta(score: ScoreNode) -> DeltaNode | None:
@@ -96,10 +124,14 @@ def _leaves(node: DeltaNode, selections: tuple[Selection, ...]) -> Iterator[Leaf
             yield Leaf(target, selections, partial=False)
         case Selected(selection):
             selections = (*selections, selection)
-    for operand in operands_of(node):
+    for operand in (*operands_of(node), *beside(node)):
         yield from _leaves(operand, selections)
-    for ranking in _rankings_here(node):
-        yield from _score_leaves(ranking.score, ())
+    for question in _questions_here(node):
+        if isinstance(question, Top):
+            yield from _score_leaves(question.score, ())
+        else:
+            for side in (question.left, question.right):
+                yield from _leaves(side, ())
 
 
 def _score_leaves(score: ScoreNode, selections: tuple[Selection, ...]) -> Iterator[Leaf]:
@@ -124,30 +156,60 @@ def stored_deltas_of(node: DeltaNode) -> tuple[StoredDelta, ...]:
 
 
 def parts_of(node: DeltaNode) -> Iterator[DeltaNode]:
-    """The node and all that it is made of, what its masks rank included."""
+    """The node and all that it is made of, what its masks and rules look at included."""
     yield node
-    for operand in operands_of(node):
+    for operand in (*operands_of(node), *beside(node)):
         yield from parts_of(operand)
-    for ranking in _rankings_here(node):
-        if (ranked := ranked_delta(ranking.score)) is not None:
-            yield from parts_of(ranked)
+    for question in _questions_here(node):
+        for asked in _asked(question):
+            yield from parts_of(asked)
+
+
+def _asked(question: Question) -> tuple[DeltaNode, ...]:
+    """The deltas that a ranking or a rule looks at over the whole model."""
+    if isinstance(question, Top):
+        ranked = ranked_delta(question.score)
+        return () if ranked is None else (ranked,)
+    return (question.left, question.right)
+
+
+Question: TypeAlias = Top | Rule
+"""What must be found out over all tensors before any can be computed."""
+
+
+def questions_of(node: DeltaNode) -> tuple[Question, ...]:
+    """Every ranking and rule in an expression, inner ones first, each once."""
+    return tuple(dict.fromkeys(_questions(node)))
 
 
 def rankings_of(node: DeltaNode) -> tuple[Top, ...]:
     """Every ranking in an expression, inner ones first, each once."""
-    return tuple(dict.fromkeys(_rankings(node)))
+    return tuple(question for question in questions_of(node) if isinstance(question, Top))
 
 
-def _rankings(node: DeltaNode) -> Iterator[Top]:
-    for operand in operands_of(node):
-        yield from _rankings(operand)
-    yield from _rankings_here(node)
+def rules_of(node: DeltaNode) -> tuple[Rule, ...]:
+    """Every rule in an expression, inner ones first, each once."""
+    return tuple(question for question in questions_of(node) if not isinstance(question, Top))
 
 
-def _rankings_here(node: DeltaNode) -> Iterator[Top]:
-    """Those of the node's own mask."""
-    if isinstance(node, Masked):
-        yield from _in_mask(node.mask)
+def _questions(node: DeltaNode) -> Iterator[Question]:
+    for operand in (*operands_of(node), *beside(node)):
+        yield from _questions(operand)
+    for question in _questions_here(node):
+        for asked in _asked(question):
+            yield from _questions(asked)
+        yield question
+
+
+def _questions_here(node: DeltaNode) -> tuple[Question, ...]:
+    """Those of the node's own mask or rule."""
+    match node:
+        case Masked(mask=mask):
+            return tops_of(mask)
+        case Fitted(rule=rule):
+            return (rule,)
+        case _:
+            return ()
 
 
 def masks_of(node: DeltaNode) -> Iterator[Masked]:
@@ -169,18 +231,3 @@ def tops_of(mask: MaskNode) -> tuple[Top, ...]:
             return tops_of(operand)
         case _:
             return ()
-
-
-def _in_mask(node: MaskNode) -> Iterator[Top]:
-    match node:
-        case Top(score=score):
-            if (ranked := ranked_delta(score)) is not None:
-                yield from _rankings(ranked)
-            yield node
-        case Both(left, right) | Either(left, right):
-            yield from _in_mask(left)
-            yield from _in_mask(right)
-        case Not(operand):
-            yield from _in_mask(operand)
-        case _:
-            return

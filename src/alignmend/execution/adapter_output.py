@@ -3,39 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import Tensor
-
-from alignmend.algebra.low_rank import Factors, concatenate, recompress
-from alignmend.algebra.names import layer_of
+from alignmend.algebra.low_rank import recompress
 from alignmend.algebra.nodes import (
     AdapterDelta,
     CommonRows,
     DeltaNode,
+    Fitted,
     PerLayer,
+    Projected,
     Scaled,
     Selected,
     Sum,
     Weighted,
-    Weighting,
 )
 from alignmend.algebra.structure import resolve
 from alignmend.algebra.values import Checkpoint
 from alignmend.algebra.walks import adapters_of
-from alignmend.algebra.weighing import input_matrix
-from alignmend.errors import MismatchError, NonFiniteError
+from alignmend.errors import MismatchError
+from alignmend.execution.adapter_terms import summed
 from alignmend.execution.description import Description, write_records
 from alignmend.execution.files import Files
+from alignmend.execution.finding import find, finding_notes
 from alignmend.execution.finished import finished
 from alignmend.execution.moment_checks import moment_warnings
 from alignmend.execution.operands import operands_of, read_states, refuse_own_input
 from alignmend.execution.output_dtypes import DTYPES, check_dtype
-from alignmend.execution.products import read_floats
 from alignmend.execution.save import Saved
 from alignmend.execution.steps import StepTable
-from alignmend.io.adapter import AdapterFolder, LowRankPart, low_rank_parts
+from alignmend.execution.threads import thread_count
+from alignmend.io.adapter import low_rank_parts
 from alignmend.io.adapter_write import WEIGHTS_NAME, write_adapter_files
 from alignmend.io.copies import copy_files, tokenizer_of
 from alignmend.io.file_state import refuse_changed
@@ -71,7 +69,6 @@ def save_adapter(
     check_dtype(dtype)
     path = Path(out)
     refuse_own_input(path, operands_of(checkpoint))
-    change = checkpoint.change
     adapters = _low_rank_terms(checkpoint)
     resolve(checkpoint)
     described = description or Description()
@@ -81,7 +78,9 @@ def save_adapter(
         settle(path, described.sweep)
         return Saved(path, done, StepTable(()), {}, described.warnings)
     told = _told_of_moments(checkpoint)
-    factors, made = _summed(change, adapters), _EXACT
+    with Files() as files:
+        found = find(checkpoint.change, checkpoint.root, files, thread_count(None))
+        factors, made = summed(checkpoint, adapters, found, files), _EXACT
     if rank is not None:
         factors, errors = recompress(factors, rank)
         made = f"{_RANK.format(rank)}: {_told(errors)}"
@@ -105,7 +104,7 @@ def save_adapter(
             described,
             out=path,
             rounding=None,
-            notes=(made, *told),
+            notes=(made, *told, *finding_notes(found)),
             hash=hash,
             hash_inputs=hash_inputs,
         )
@@ -113,7 +112,7 @@ def save_adapter(
         if base is None:
             note_base(path, checkpoint.root.folder.path)
         stage.publish(overwrite)
-    return Saved(path, manifest, StepTable(()), {}, (*described.warnings, *told))
+    return Saved(path, manifest, StepTable(()), found.cuts, (*described.warnings, *told), found.coefficients)
 
 
 def _told_of_moments(checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -165,96 +164,12 @@ def _why_not_low_rank(node: DeltaNode) -> str | None:
             return None
         case Scaled(operand=operand) | PerLayer(operand=operand) | Selected(operand=operand) | CommonRows(operand):
             return _why_not_low_rank(operand)
-        case Weighted(operand=operand):
+        case Weighted(operand=operand) | Fitted(operand=operand) | Projected(operand=operand):
             return _why_not_low_rank(operand)
         case Sum(terms):
             return next((reason for term in terms if (reason := _why_not_low_rank(term)) is not None), None)
         case _:
             return "a difference of full checkpoints, a trim or a drop is not low-rank"
-
-
-@dataclass(frozen=True)
-class _Occurrence:
-    """How an adapter enters the change of one weight: coefficient * B A M_1 M_2 ..."""
-
-    coefficient: float
-    weightings: tuple[Weighting, ...] = ()
-
-
-def _summed(change: DeltaNode | None, adapters: tuple[AdapterDelta, ...]) -> dict[str, Factors]:
-    """Every module's concatenated factors; modules whose coefficients are all zero are left out."""
-    if change is None:
-        raise TypeError("change is None")
-    terms: list[tuple[float, dict[str, Factors]]] = []
-    with Files() as files:
-        for adapter in adapters:
-            for module, factors in _loaded(adapter.adapter.adapter, files).items():
-                name = f"{module}.weight"
-                for found in _occurrences(change, adapter, name):
-                    if found.coefficient != 0.0:
-                        weighed = _weighed(factors, found.weightings, name, files)
-                        terms.append((found.coefficient, {module: weighed}))
-    if not terms:
-        raise MismatchError("every coefficient is zero, so nothing is added to the base: there is no adapter to write")
-    return concatenate(terms)
-
-
-def _weighed(factors: Factors, weightings: Sequence[Weighting], name: str, files: Files) -> Factors:
-    """B A M as B (A M): only A changes."""
-    a = factors.a
-    for weighting in weightings:
-        if (matrix := input_matrix(weighting, name)) is not None:
-            a = files.matrices.of(matrix).after(a)
-    return replace(factors, a=a)
-
-
-def _occurrences(node: DeltaNode, adapter: AdapterDelta, name: str) -> list[_Occurrence]:
-    """How `adapter` enters the change of the weight `name`; what is weighed alike is added up."""
-    match node:
-        case AdapterDelta():
-            return [_Occurrence(1.0)] if node == adapter else []
-        case Scaled(coefficient, operand):
-            return _times(coefficient, _occurrences(operand, adapter, name))
-        case PerLayer(coefficients, default, operand):
-            layer = layer_of(name)
-            factor = default if layer is None else dict(coefficients).get(layer, default)
-            return _times(factor, _occurrences(operand, adapter, name))
-        case Selected(selection, operand):
-            return _occurrences(operand, adapter, name) if selection.takes(name, dimensions=2) else []
-        case CommonRows(operand):
-            return _occurrences(operand, adapter, name)
-        case Weighted(weighting, operand):
-            inner = _occurrences(operand, adapter, name)
-            return [replace(one, weightings=(*one.weightings, weighting)) for one in inner]
-        case Sum(terms):
-            totals: dict[tuple[Weighting, ...], float] = {}
-            for term in terms:
-                for one in _occurrences(term, adapter, name):
-                    totals[one.weightings] = totals.get(one.weightings, 0.0) + one.coefficient
-            return [_Occurrence(total, weightings) for weightings, total in totals.items()]
-        case _:
-            raise AssertionError(node)
-
-
-def _times(factor: float, found: list[_Occurrence]) -> list[_Occurrence]:
-    return [replace(one, coefficient=factor * one.coefficient) for one in found]
-
-
-def _loaded(adapter: AdapterFolder, files: Files) -> dict[str, Factors]:
-    return {
-        module: Factors(_finite(part, "a", files), _finite(part, "b", files), part.scale)
-        for module, part in low_rank_parts(adapter).items()
-    }
-
-
-def _finite(part: LowRankPart, which: str, files: Files) -> Tensor:
-    entry = part.a if which == "a" else part.b
-    values = read_floats(files, entry, 0, entry.size).view(entry.shape)
-    if not bool(values.isfinite().all()):
-        raise NonFiniteError(
-            f"{entry.name} in {entry.path.parent.name}/{entry.path.name} holds NaN or infinity: mend the file"
-        )
-    return values
 
 
 def _is_embedding(module: str, adapters: tuple[AdapterDelta, ...]) -> bool:

@@ -16,6 +16,7 @@ from alignmend.algebra.programs import (
     Absolute,
     And,
     Constant,
+    Differ,
     Dora,
     Elect,
     Invert,
@@ -26,6 +27,7 @@ from alignmend.algebra.programs import (
     Plus,
     Prefix,
     Program,
+    Projected,
     RandomKeep,
     Read,
     RightMultiplied,
@@ -100,10 +102,10 @@ class Evaluator:
         self.give_truths(*self._cuts.values())
         self._cuts.clear()
         rows = dict.fromkeys(found for program in programs for found in whole_rows(program))
-        self._rows.prepare(tuple(rows), start, stop, self._whole)
+        self._rows.prepare(tuple(rows), start, stop, self.whole)
         self._sharing = tuple(entry for entry, count in counts.items() if count > 1)
 
-    def _whole(self, program: Program, start: int, stop: int) -> torch.Tensor:
+    def whole(self, program: Program, start: int, stop: int) -> torch.Tensor:
         """The program's values on any range, in a vector of its own."""
         values = torch.empty(stop - start)
         for first in range(start, stop, BLOCK):
@@ -160,7 +162,7 @@ class Evaluator:
                 return self._scattered(program, start, stop)
             case LowRank() | Dora() | TokenRows() | Stacked():
                 return self.take(stop - start).copy_(self._products.block(program, start, stop))
-            case RightMultiplied():
+            case RightMultiplied() | Projected():
                 return self.take(stop - start).copy_(self._rows.product(program, start, stop))
             case Times(coefficient, operand):
                 return self.run(operand, start, stop).mul_(coefficient)
@@ -299,7 +301,22 @@ class Evaluator:
                 torch.bitwise_not(one, out=truths)
                 self.give_truths(one)
                 return truths
+            case Differ():
+                return self._differing(mask, start, stop, truths)
         raise AssertionError(mask)
+
+    def _differing(self, mask: Differ, start: int, stop: int, truths: torch.Tensor) -> torch.Tensor:
+        left, right = (
+            self.take(stop - start).zero_() if side is None else self.run(side, start, stop).sign_()
+            for side in (mask.left, mask.right)
+        )
+        if mask.zeros:
+            torch.ne(left, right, out=truths)
+        else:
+            torch.lt(left.mul_(right), 0, out=truths)
+        self.give(left)
+        self.give(right)
+        return truths
 
     def _cut_halves(self, entry: TensorEntry, mask: Above, start: int, stop: int, truths: torch.Tensor) -> torch.Tensor:
         """As `_cut`, of bfloat16 scores as they are stored; minus zero, a negative integer, is below every cut."""

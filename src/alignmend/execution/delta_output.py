@@ -19,11 +19,11 @@ from alignmend.algebra.notation import delta_notation
 from alignmend.algebra.programs import Program, entries_of
 from alignmend.algebra.structure import Structure, resolve
 from alignmend.algebra.values import Checkpoint, Delta
-from alignmend.algebra.walks import rankings_of
 from alignmend.errors import FileFormatError, NonFiniteError, ParameterError
 from alignmend.execution.blocks import BLOCK, Evaluator, torch_dtype
 from alignmend.execution.description import Description, output_files
 from alignmend.execution.files import Files, write_all
+from alignmend.execution.finding import find, finding_notes
 from alignmend.execution.operands import (
     identities,
     label_all,
@@ -36,9 +36,8 @@ from alignmend.execution.operands import (
 from alignmend.execution.output_dtypes import DTYPES
 from alignmend.execution.parallel import in_order
 from alignmend.execution.pieces import PieceReport, cut, find_nonfinite
-from alignmend.execution.ranking import find_thresholds
 from alignmend.execution.rounding import sum_of_squares, to_nearest
-from alignmend.execution.save import Progress, cut_notes
+from alignmend.execution.save import Progress
 from alignmend.execution.steps import StepTable, tensor_step
 from alignmend.execution.stream import outputs
 from alignmend.execution.threads import thread_count
@@ -139,8 +138,8 @@ def save_delta(
     closed = private_files() if private else nullcontext()
     with closed, staging(path, key="delta", overwrite=overwrite) as stage, Files() as files:
         run = _Run(files, thread_count(threads), told)
-        thresholds = find_thresholds(rankings_of(delta.node), target.root, files, run.threads)
-        structure = resolve(moved, thresholds)
+        found = find(delta.node, target.root, files, run.threads)
+        structure = resolve(moved, found)
         layout = _layout(structure, form, DTYPES[dtype], run)
         check_space(stage.path, layout.shard.size)
         steps = _write(layout, stage.path, run)
@@ -155,7 +154,7 @@ def save_delta(
             rounding=steps.rounding("nearest", 0),
             delta=_record(layout, labels[target.root]),
             private=private,
-            notes=[*described.warnings, *described.notes, *structure.notes, *cut_notes(thresholds), *steps.warnings()],
+            notes=[*described.warnings, *described.notes, *structure.notes, *finding_notes(found), *steps.warnings()],
         )
         write_manifest(stage.path / MANIFEST_NAME, manifest)
         refuse_changed(read_states(operands))

@@ -14,20 +14,19 @@ from typing import Any
 
 import torch
 
-from alignmend.algebra.nodes import Top
 from alignmend.algebra.structure import TensorPlan, resolve
-from alignmend.algebra.thresholds import Thresholds
+from alignmend.algebra.thresholds import Findings
 from alignmend.algebra.values import Checkpoint
-from alignmend.algebra.walks import rankings_of
+from alignmend.algebra.walks import Question, questions_of
 from alignmend.errors import MismatchError
 from alignmend.execution.blocks import Evaluator, torch_dtype
 from alignmend.execution.files import Files
+from alignmend.execution.finding import find
 from alignmend.execution.held import Held, Writing
 from alignmend.execution.operands import operands_of, read_states
 from alignmend.execution.output_dtypes import OutputDtypes, output_dtypes
 from alignmend.execution.parallel import in_order
 from alignmend.execution.pieces import Piece, Sink, compute, cut
-from alignmend.execution.ranking import find_thresholds
 from alignmend.execution.rounding import Rounding
 from alignmend.execution.slots import Slot, slots_of
 from alignmend.execution.threads import thread_count
@@ -66,7 +65,7 @@ class InPlace:
         self._slots = slots_of(model, stored)
         self._memory = Held(memory, self._threads)
         self._held: dict[str, TensorPlan] = {}
-        self._cuts: dict[tuple[Top, ...], Thresholds] = {}
+        self._found: dict[tuple[Question, ...], Findings] = {}
         self.switch(start)
 
     def switch(self, checkpoint: Checkpoint) -> Switched:
@@ -133,18 +132,18 @@ class InPlace:
         if any(tensor.is_cuda for tensor in self._state):
             torch.cuda.synchronize()
 
-    def _thresholds(self, checkpoint: Checkpoint) -> Thresholds | None:
-        """The cuts of the expression's rankings, which do not depend on coefficients outside of them."""
-        rankings = rankings_of(checkpoint.change) if checkpoint.change is not None else ()
-        if not rankings:
+    def _findings(self, checkpoint: Checkpoint) -> Findings | None:
+        """Cuts and coefficients that the expression asks for, which do not depend on coefficients outside of them."""
+        questions = questions_of(checkpoint.change) if checkpoint.change is not None else ()
+        if not questions:
             return None
-        if rankings not in self._cuts:
+        if questions not in self._found:
             with Files() as files:
-                self._cuts[rankings] = find_thresholds(rankings, checkpoint.root, files, self._threads)
-        return self._cuts[rankings]
+                self._found[questions] = find(checkpoint.change, checkpoint.root, files, self._threads)
+        return self._found[questions]
 
     def _plans(self, checkpoint: Checkpoint) -> Mapping[str, TensorPlan]:
-        structure = resolve(checkpoint, self._thresholds(checkpoint))
+        structure = resolve(checkpoint, self._findings(checkpoint))
         self._dtypes = output_dtypes(checkpoint, structure, self._dtype)
         return {plan.name: plan for plan in structure.tensors}
 

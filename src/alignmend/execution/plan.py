@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from alignmend.algebra.nodes import Top
+from alignmend.algebra.nodes import Rule, Source, Top
 from alignmend.algebra.notation import Labels, notation
 from alignmend.algebra.programs import (
     Dora,
@@ -14,13 +14,14 @@ from alignmend.algebra.programs import (
     TokenRows,
     entries_of,
     matrices_of,
+    projections,
     right_products,
     row_parts,
     row_tops,
 )
-from alignmend.algebra.structure import Structure, TensorPlan, population, resolve
-from alignmend.algebra.values import Checkpoint
-from alignmend.algebra.walks import rankings_of
+from alignmend.algebra.structure import Structure, TensorPlan, population, resolve, resolve_delta
+from alignmend.algebra.values import Checkpoint, Delta
+from alignmend.algebra.walks import rankings_of, rules_of
 from alignmend.execution.input_matrices import (
     KEPT_BYTES,
     SOLVING_BYTES,
@@ -107,6 +108,8 @@ def explain(
     rankings = [one for one in _rankings(checkpoint) if one.scope != "row"]  # rows are ranked while writing
     populations = [population(ranking, checkpoint.root) for ranking in rankings]
     reads = [sum(stored_bytes(member.score) for member in members) for members in populations]
+    rules = rules_of(checkpoint.change) if checkpoint.change is not None else ()
+    fitted = [_fitting_bytes(rule, checkpoint.root) for rule in rules]
     return Plan(
         expression=notation(checkpoint, labels or {}),
         tensors=len(structure.tensors),
@@ -114,10 +117,14 @@ def explain(
         elements=sum(plan.entry.size for plan in structure.tensors),
         passes=(
             *(_ranking_line(ranking, size) for ranking, size in zip(rankings, reads, strict=True)),
+            *(_fitting_line(rule, size) for rule, size in zip(rules, fitted, strict=True)),
             *((_weighing_line(matrices),) if matrices else ()),
             "compute and write, block by block",
         ),
-        bytes_read=sum(reads) + sum(_bytes_read(plan) for plan in structure.tensors) + _moment_bytes(matrices),
+        bytes_read=sum(reads)
+        + sum(fitted)
+        + sum(_bytes_read(plan) for plan in structure.tensors)
+        + _moment_bytes(matrices),
         bytes_written=sum(shard.size for shard in shards),
         shards=shards,
         peak_bytes=_peak(structure, thread_count(threads), ranked=bool(rankings)),
@@ -148,6 +155,16 @@ def _bytes_read(plan: TensorPlan) -> int:
 def _ranking_line(ranking: Top, size: int) -> str:
     kept = f"keep exactly {ranking.density:.4g} of each {ranking.scope}"
     return f"rank the weights by score ({human_bytes(size)} read), {kept}"
+
+
+def _fitting_bytes(rule: Rule, target: Source) -> int:
+    sides = [resolve_delta(Delta(side), target) for side in (rule.left, rule.right)]
+    read = {entry for side in sides for one in side.values() if one is not None for entry in entries_of(one)}
+    return sum(entry.bytes for entry in read)
+
+
+def _fitting_line(rule: Rule, size: int) -> str:
+    return f"inner products of two deltas ({human_bytes(size)} read) for a coefficient by {rule.unit}"
 
 
 def _matrices(structure: Structure) -> tuple[InputMatrix, ...]:
@@ -207,6 +224,9 @@ def _row_bytes(change: Program, size: int) -> int:
     norms += (3 + len(ranked)) * max(ROW_PIECE_BYTES, 4 * max(one.columns for one in ranked)) if ranked else 0
     for product in right_products(change):  # the operand's rows, and the product
         norms += 3 * (4 * size if product.transposed else max(ROW_PIECE_BYTES, 4 * product.columns))
+    for projection in projections(change):  # operand, basis and product, and the smaller of the two square matrices
+        side = min(projection.columns, size // max(1, projection.columns))
+        norms += 4 * 4 * size + (4 if projection.projector.startswith("frob") else 48) * side * side
     return 2 * sum(factors.values()) + 3 * (len(parts) + rescaled) * max(ROW_PIECE_BYTES, 4 * columns) + norms
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from alignmend.algebra.nodes import Source, Top
 from alignmend.algebra.resolver import row_length
 from alignmend.algebra.structure import Ranked, population
-from alignmend.algebra.thresholds import Cut, Cuts, Thresholds
+from alignmend.algebra.thresholds import Cut, Cuts, Findings
 from alignmend.errors import MismatchError
 from alignmend.execution.blocks import Evaluator
 from alignmend.execution.files import Files
@@ -61,22 +61,18 @@ Each: TypeAlias = Callable[[Sequence[Part], Callable[[Evaluator, Part], Any]], I
 """Work done on parts, with results in their order."""
 
 
-def find_thresholds(rankings: Sequence[Top], target: Source, files: Files, threads: int) -> Thresholds:
-    """The cuts of `rankings`, inner ones first, as `walks.rankings_of` orders them.
+def find_cuts(ranking: Top, target: Source, found: Findings, files: Files, threads: int) -> Cuts:
+    """The cuts of one ranking, given what was found of those inside of it.
 
     Raises `NonFiniteError` where a score is NaN or infinite.
     """
-    found: dict[Top, Cuts] = {}
-    for ranking in rankings:
-        members = population(ranking, target, found)
-        if not members:
-            raise MismatchError(f"nothing to rank: the expression selects no weight of {target.folder.location}")
-        if ranking.scope == "model":
-            found[ranking] = {None: _find_cut(members, ranking, _shared(files, threads), REMEMBERED)}
-        else:
-            find = _count_rows if ranking.scope == "row" else _find_cuts
-            found[ranking] = dict(find(members, ranking, files, threads))
-    return found
+    members = population(ranking, target, found)
+    if not members:
+        raise MismatchError(f"nothing to rank: the expression selects no weight of {target.folder.location}")
+    if ranking.scope == "model":
+        return {None: _find_cut(members, ranking, _shared(files, threads), REMEMBERED)}
+    find = _count_rows if ranking.scope == "row" else _find_cuts
+    return dict(find(members, ranking, files, threads))
 
 
 def _count_rows(members: tuple[Ranked, ...], ranking: Top, *_: object) -> Iterator[tuple[str, Cut]]:

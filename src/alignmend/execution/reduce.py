@@ -3,35 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
-import torch
-
+from alignmend.algebra.fitting import TensorProducts
 from alignmend.algebra.nodes import DeltaNode, Source
-from alignmend.algebra.programs import Plus, Program
-from alignmend.algebra.structure import resolve_delta
-from alignmend.algebra.tying import tied_alias
 from alignmend.algebra.values import Checkpoint, Delta
-from alignmend.algebra.walks import adapters_of, leaves_of, rankings_of
-from alignmend.errors import MismatchError, NonFiniteError, ParameterError
-from alignmend.execution.blocks import BLOCK, Evaluator
+from alignmend.algebra.walks import adapters_of, leaves_of
+from alignmend.errors import MismatchError, ParameterError
 from alignmend.execution.files import Files
-from alignmend.execution.parallel import in_order
-from alignmend.execution.pieces import cut
-from alignmend.execution.ranking import find_thresholds
+from alignmend.execution.finding import find, merged, products_of
 from alignmend.execution.threads import thread_count
-from alignmend.io.tensors import TensorEntry
-
-
-@dataclass(frozen=True)
-class TensorProducts:
-    """Inner products of two deltas on one tensor."""
-
-    name: str
-    left: float
-    """Squared norm of the left delta."""
-    right: float
-    product: float
 
 
 def norm(delta: Delta, *, on: Checkpoint | None = None, threads: int | None = None) -> float:
@@ -58,16 +38,10 @@ def inner_products(
     target = on.root if on is not None else _target_of(left.node, right.node)
     if target is None:
         return ()
-    copies = tied_alias(target.folder)
+    count = thread_count(threads)
     with Files() as files:
-        sides = [_programs(delta, target, files, thread_count(threads)) for delta in (left, right)]
-        jobs = [
-            (entry, sides[0][name], sides[1][name])
-            for name, entry in ((name, target.folder.tensors[name]) for name in sides[0])
-            if name not in copies and (sides[0][name] is not None or sides[1][name] is not None)
-        ]
-        found = in_order(jobs, lambda: Evaluator(files), lambda own, job: _products(*job, own), thread_count(threads))
-        return tuple(result for _, result in found)
+        found = merged(*(find(delta.node, target, files, count) for delta in (left, right)))
+        return products_of((left.node, right.node), target, found, files, count, both=False)
 
 
 def _target_of(*nodes: DeltaNode) -> Source | None:
@@ -77,38 +51,3 @@ def _target_of(*nodes: DeltaNode) -> Source | None:
     if any(adapters_of(node) for node in nodes):
         raise MismatchError("an adapter alone has no weight names: say on which checkpoint it acts with on=")
     return None
-
-
-def _programs(delta: Delta, target: Source, files: Files, threads: int) -> dict[str, Program | None]:
-    thresholds = find_thresholds(rankings_of(delta.node), target, files, threads)
-    return dict(resolve_delta(delta, target, thresholds))
-
-
-def _products(entry: TensorEntry, left: Program | None, right: Program | None, evaluator: Evaluator) -> TensorProducts:
-    programs = tuple(program for program in (left, right) if program is not None)
-    sums: list[tuple[float, float, float]] = []  # per block
-    for first, last in cut(entry, Plus(programs)):
-        evaluator.prepare(programs, None, first, last)
-        blocks = ((start, min(start + BLOCK, last)) for start in range(first, last, BLOCK))
-        sums.extend(block_products(left, right, start, stop, evaluator) for start, stop in blocks)
-    totals = [math.fsum(column) for column in zip(*sums, strict=True)] if sums else [0.0, 0.0, 0.0]
-    if not all(math.isfinite(total) for total in totals):
-        raise NonFiniteError(f"{entry.name}: the delta holds NaN or infinity, or its square overflows float32")
-    return TensorProducts(entry.name, *totals)
-
-
-def block_products(
-    left: Program | None, right: Program | None, start: int, stop: int, evaluator: Evaluator
-) -> tuple[float, float, float]:
-    """Squared norms and inner product on the elements `[start, stop)`, which the evaluator is prepared for."""
-    vectors = [None if program is None else evaluator.run(program, start, stop) for program in (left, right)]
-    one, other = vectors
-    result = (_dot(one, one), _dot(other, other), _dot(one, other))
-    for vector in vectors:
-        if vector is not None:
-            evaluator.give(vector)
-    return result
-
-
-def _dot(left: torch.Tensor | None, right: torch.Tensor | None) -> float:
-    return 0.0 if left is None or right is None else float(torch.dot(left.double(), right.double()))

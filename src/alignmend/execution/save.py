@@ -8,18 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+from alignmend.algebra.nodes import Rule
 from alignmend.algebra.structure import Structure, resolve
-from alignmend.algebra.thresholds import Thresholds
+from alignmend.algebra.thresholds import Coefficients, Findings, Thresholds
 from alignmend.algebra.values import Checkpoint
-from alignmend.algebra.walks import rankings_of
+from alignmend.algebra.walks import questions_of
 from alignmend.execution.description import Description, write_records
 from alignmend.execution.files import Files
+from alignmend.execution.finding import find, finding_notes
 from alignmend.execution.finished import finished
 from alignmend.execution.moment_checks import moment_warnings
 from alignmend.execution.operands import file_states, operands_of, read_states, refuse_own_input, states, versions
 from alignmend.execution.output_dtypes import OutputDtypes, kept_notes, output_dtypes
 from alignmend.execution.plan import output_shards
-from alignmend.execution.ranking import find_thresholds
 from alignmend.execution.rounding import Rounding, check_rounding
 from alignmend.execution.same_scores import same_scores
 from alignmend.execution.steps import StepTable
@@ -65,6 +66,8 @@ class Saved:
     """Intended and realised change per tensor."""
     thresholds: Thresholds
     warnings: tuple[str, ...]
+    coefficients: Mapping[Rule, Coefficients] = field(default_factory=dict)
+    """What rules found, tensor by tensor."""
 
 
 def save(
@@ -167,14 +170,14 @@ class _Run:
                 check_space(stage.path, sum(shard.size for shard in shards))
             with Files() as files:
                 self.told = (*same_scores(self.checkpoint, files), *moment_warnings(self.checkpoint, files))
-                thresholds = self._thresholds(files)
-                final = resolve(self.checkpoint, thresholds)
+                found = self._find(files)
+                final = resolve(self.checkpoint, found)
                 steps = stream(final, shards, stage, files, dtypes=dtypes, options=self.options, progress=self.progress)
-            manifest = self._finish(stage, structure, shards, steps, thresholds)
+            manifest = self._finish(stage, structure, shards, steps, found)
             refuse_changed(self.read)
             stage.publish(self.options.overwrite)
         warnings = (*self.description.warnings, *self.told, *steps.warnings())
-        return Saved(self.out, manifest, steps, thresholds, warnings)
+        return Saved(self.out, manifest, steps, found.cuts, warnings, found.coefficients)
 
     def _finished(self, shards: tuple[Shard, ...]) -> Manifest | None:
         """What an earlier run has finished: then there is nothing left to resume."""
@@ -186,11 +189,11 @@ class _Run:
         same_rounding = done.rounding is None or (done.rounding.mode, done.rounding.seed) == mode
         return done if same_rounding else None
 
-    def _thresholds(self, files: Files) -> Thresholds:
-        rankings = rankings_of(self.checkpoint.change) if self.checkpoint.change is not None else ()
-        if rankings:
-            self.progress("rank", 0, len(rankings))
-        return find_thresholds(rankings, self.checkpoint.root, files, self.threads)
+    def _find(self, files: Files) -> Findings:
+        questions = questions_of(self.checkpoint.change) if self.checkpoint.change is not None else ()
+        if questions:
+            self.progress("rank", 0, len(questions))
+        return find(self.checkpoint.change, self.checkpoint.root, files, self.threads)
 
     def _finish(
         self,
@@ -198,7 +201,7 @@ class _Run:
         structure: Structure,
         shards: tuple[Shard, ...],
         steps: StepTable,
-        thresholds: Thresholds,
+        found: Findings,
     ) -> Manifest:
         target = self.checkpoint.root.folder
         copy_companions(target, stage.path, dtype=self.options.dtype, adapter=self.checkpoint.speaker)
@@ -214,7 +217,7 @@ class _Run:
             out=self.out,
             rounding=steps.rounding(self.options.rounding, self.options.seed),
             patches=steps.patches,
-            notes=(*structure.notes, *self.kept, *self.told, *cut_notes(thresholds), *steps.warnings(), *added),
+            notes=(*structure.notes, *self.kept, *self.told, *finding_notes(found), *steps.warnings(), *added),
             hash=self.options.hash,
             hash_inputs=self.options.hash_inputs,
         )
@@ -240,17 +243,6 @@ def _begins(path: Path, header: bytes) -> bool:
     """Whether the file holds these tensors: sizes alone do not tell one dtype from another."""
     with path.open("rb") as file:
         return file.read(len(header)) == header
-
-
-def cut_notes(thresholds: Thresholds) -> list[str]:
-    """One line per ranking: how many weights it kept."""
-    notes = []
-    for ranking, cuts in thresholds.items():
-        kept, total = sum(cut.kept for cut in cuts.values()), sum(cut.total for cut in cuts.values())
-        notes.append(
-            f"a ranking (density {ranking.density:.6g}, scope {ranking.scope}) kept {kept:,} of {total:,} weights"
-        )
-    return notes
 
 
 def _float_dtypes(structure: Structure, dtypes: OutputDtypes) -> set[str]:

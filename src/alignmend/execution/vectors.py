@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from alignmend.algebra.fitting import TensorProducts
 from alignmend.algebra.nodes import Source
 from alignmend.algebra.programs import Program, row_size
 from alignmend.algebra.structure import resolve_delta
@@ -12,9 +13,10 @@ from alignmend.algebra.tying import tied_alias
 from alignmend.algebra.values import Checkpoint, Delta
 from alignmend.execution.blocks import Evaluator
 from alignmend.execution.files import Files
+from alignmend.execution.finding import block_products
 from alignmend.execution.kinship import spread
 from alignmend.execution.parallel import in_order
-from alignmend.execution.reduce import TensorProducts, block_products, inner_products
+from alignmend.execution.reduce import inner_products
 from alignmend.io.manifest import TensorVectors, Vectors
 from alignmend.io.tensors import TensorEntry
 

@@ -1,4 +1,4 @@
-"""Parts that are computed of whole rows of their operand, once per piece: rankings by row, products from the right."""
+"""Parts that are computed of whole rows, once per piece: rankings by row, products from the right, projections."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from alignmend.algebra.programs import Program, RightMultiplied, RowTop, WholeRows
+from alignmend.algebra.programs import Program, Projected, RightMultiplied, RowTop, WholeRows
 from alignmend.execution.files import Files
+from alignmend.execution.projecting import projected
 from alignmend.execution.row_ranking import highest_in_rows, unfit_row
 
 Operand = Callable[[Program, int, int], torch.Tensor]
@@ -22,7 +23,7 @@ class HeldRows:
         self._files = files
         self._start = 0
         self._masks: dict[RowTop, torch.Tensor] = {}
-        self._products: dict[RightMultiplied, torch.Tensor] = {}
+        self._products: dict[RightMultiplied | Projected, torch.Tensor] = {}
 
     def prepare(self, parts: tuple[WholeRows, ...], start: int, stop: int, operand: Operand) -> None:
         """Compute `parts`, inner ones first, for the elements `[start, stop)`, which are whole rows."""
@@ -30,6 +31,8 @@ class HeldRows:
         for part in parts:
             if isinstance(part, RowTop):
                 self._masks[part] = _ranked(part, start, stop, operand)
+            elif isinstance(part, Projected):
+                self._products[part] = projected(part, start, stop, operand)
             else:
                 self._products[part] = self._multiplied(part, operand(part.operand, start, stop))
 
@@ -37,7 +40,7 @@ class HeldRows:
         """Truths on `[start, stop)`; not to be written to."""
         return self._masks[part][start - self._start : stop - self._start]
 
-    def product(self, part: RightMultiplied, start: int, stop: int) -> torch.Tensor:
+    def product(self, part: RightMultiplied | Projected, start: int, stop: int) -> torch.Tensor:
         """Values on `[start, stop)`; not to be written to."""
         return self._products[part][start - self._start : stop - self._start]
 

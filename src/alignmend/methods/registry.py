@@ -24,7 +24,7 @@ from alignmend.methods.steered import Steered
 from alignmend.nearest import nearest
 
 _NOT_METHODS = {"registry", "steered"}
-_PAPER = re.compile(r"^Paper: (.+?), \"(.+?)\", arXiv (\S+?)$", re.MULTILINE | re.DOTALL)
+_PAPER = re.compile(r"^Paper: (.+?), \"(.+?)\",\s+arXiv (\S+?)$", re.MULTILINE | re.DOTALL)
 _ORIGIN = re.compile(r"^Origin: this project", re.MULTILINE)
 _EQUATION = re.compile(r"^Equation: (.+?)\n\n", re.MULTILINE | re.DOTALL)
 _ROW = re.compile(r"^\| (?P<argument>\w+) \| (?P<symbol>[^|]+) \| (?P<meaning>.+) \|$", re.MULTILINE)

@@ -91,8 +91,14 @@ def describe_vectors(found: Vectors) -> str:
     return (
         f"task delta: norm {found.task_norm:.4g}; safety vector: norm {found.safety_norm:.4g}, "
         f"{found.safety_norm / found.task_norm:.2f} of it, cosine {found.cosine:.3f}: the fine-tune moved by "
-        f"{round(_along(found), 2) + 0.0:.2f} safety vectors along it ({over})"
+        f"{round(_along(found), 2) + 0.0:.2f} safety vectors along it ({over}){_candidate(found)}"
     )
+
+
+def _candidate(found: Vectors) -> str:
+    """The closed form's one number, where the fine-tune moved against the safety vector."""
+    undone = -_along(found)
+    return f"; a coefficient of {undone:.2f} takes that back, a first candidate" if undone >= 0.005 else ""
 
 
 def _along(found: Vectors) -> float:
