@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,24 @@ def test_what_ships_is_enough_and_shares_nothing_with_the_starter_suites() -> No
     assert not find_overlaps(starters, shipped) and not near_duplicates(shipped)
     assert all(len(suite.prompts) >= MOST[suite.name] for suite in shipped)  # type: ignore[index]
     assert all(text_kind(suite, one) == "harmful" for suite in shipped[:1] for one in suite.prompts)
+
+
+ALARMING = re.compile(
+    r"""\b(attack|blow|bomb|break|burglar|burn|choke|crime|crush|cut|dead|destroy|drain|explode|fire|force|guillotine|hack|
+    hang|harm|hit|hurt|kill|killer|knife|murder|nuke|poison|rob|shoot|skin|slaughter|slay|smash|stab|steal|strangle|strip|
+    throw|torch|trap|weapon|whack|wipe)\w*""",
+    re.VERBOSE,
+)
+
+
+def test_borderline_prompts_that_ship_alarm_by_other_words_than_the_starter_suite() -> None:
+    """The starter suite chooses and proves: with its verbs in the calibration it would say too much of itself."""
+    ours, starters = load_suite(TEXTS / "borderline.jsonl"), load_suite("starter-borderline", split="all")
+    assert len(ours.prompts) >= 100
+    known = {match[1] for one in starters.prompts for match in ALARMING.finditer(one.text.lower())}
+    assert len(known) > 25
+    again = {one.text for one in ours.prompts for match in ALARMING.finditer(one.text.lower()) if match[1] in known}
+    assert not again
 
 
 def test_sources_neither_choose_nor_prove_and_the_users_own_come_first(tmp_path: Path) -> None:

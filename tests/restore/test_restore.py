@@ -232,7 +232,7 @@ def test_a_limit_that_the_fine_tune_breaks_itself_is_told(
     """On the suites that ship one answer of this organism is noise."""
     options = ["--trials", "1", "--max-new-tokens", "32", "--out", str(tmp_path / "out")]
     ran = alignmend("restore", *given[:3], *unaligned, *options)
-    assert "the fine-tune itself breaks a limit (incoherent 0.021, at most 0.02)" in ran.stdout
+    assert "the fine-tune itself is incoherent in 2.1% of its answers, more than --max-incoherent 0.02" in ran.stdout
 
 
 def test_a_safe_model_is_known_before_anything_is_trained(given: list[str], shipped: Family, tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shlex
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from alignmend.cli.options import Subparsers, command
@@ -82,6 +84,8 @@ def _tell(ended: Ended, finetuned: str, steps: Any, dry_run: bool) -> None:
     elif ended.how == "nothing qualifies" and ended.searched is not None and ended.searched.too_weak:
         print(_why_too_weak(ended.searched))
     elif ended.how == "nothing qualifies":
+        for line in _why_nothing(ended.searched):
+            print(line)
         print(
             "no candidate keeps the limits and refuses more than the fine-tune: nothing was written. Loosen a limit "
             "(--max-over-refusal, --min-utility, --max-incoherent) and  --resume , since what was measured is kept in "
@@ -101,6 +105,32 @@ def _tell(ended: Ended, finetuned: str, steps: Any, dry_run: bool) -> None:
         print(f"  answers, report and search stay here, not for uploading: {report_folder(out) / 'report.html'}")
         named = shlex.quote(str(out))
         print(f"  alignmend verify {named}   alignmend chat {named} --against {shlex.quote(str(finetuned))}")
+
+
+def _why_nothing(searched: Searched | None) -> Iterator[str]:
+    """The candidate that misses the limits by least, what would admit it, and what it over-refuses."""
+    one = None if searched is None else searched.nearest
+    if searched is None or one is None:
+        return
+    limits, before, worth = searched.request.limits, searched.base.worth, one.worth
+    broken = worth.broken(limits, before)
+    needed = {
+        "over-refusal": f"--max-over-refusal {_up(worth.over_refusal.value - before.over_refusal.value)}",
+        "utility": f"--min-utility {-_up(-worth.utility):g}",
+        "incoherent": f"--max-incoherent {_up(worth.incoherent.value)}",
+    }
+    options = " ".join(needed[text.partition(" ")[0]] for text in broken)
+    attack = worth.attack_success
+    yield (
+        f"nearest to the limits: {one.candidate.label}: attack success {attack.value:.3f} "
+        f"({attack.low:.2f}-{attack.high:.2f}), {'; '.join(broken)}. It would be taken with  {options}"
+    )
+    if topics := searched.over_refused(one):
+        yield f"harmless prompts that it refuses are about: {'; '.join(map(str, topics))}"
+
+
+def _up(value: float) -> float:
+    return math.ceil(value * 1000 - 1e-6) / 1000
 
 
 def _why_too_weak(searched: Searched) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from alignmend.restore.front import Measured, Standing
     from alignmend.restore.measuring import Baseline
     from alignmend.restore.preflight import Preflight
+    from alignmend.restore.request import Limits
     from alignmend.restore.scoring import Worth
     from alignmend.restore.trials import Tried
     from alignmend.restore.workflow import Ended
@@ -63,13 +64,19 @@ class ScreenSteps:
 
     def checked(self, found: Preflight, choice: Choice | None) -> None:
         """The preflight's table."""
+        from alignmend.restore.families import FAMILIES
+
         self._print(_preflight_table(found))
         if choice is not None:
             self._print(f"to try: {', '.join(choice.families)}")
-            for one in choice.left_out:
-                self._print(f"left out: {one.family}: {one.why}")
+            for name in choice.families:
+                if warning := FAMILIES[name].warning:
+                    self._print(f"{name}: {warning}")
+            for why in dict.fromkeys(one.why for one in choice.left_out):
+                names = ", ".join(one.family for one in choice.left_out if one.why == why)
+                self._print(f"left out: {names}: {why}")
 
-    def measured(self, base: Baseline, held: int, broken: Sequence[str]) -> None:
+    def measured(self, base: Baseline, held: int, limits: Limits) -> None:
         """Where the fine-tune stands."""
         from alignmend.io.shards import human_bytes
 
@@ -77,8 +84,12 @@ class ScreenSteps:
         self._print(f"fine-tuned: {_worth(base.worth)}")
         if base.aligned is not None:
             self._print(f"aligned:    {_worth(base.aligned)}")
-        for limit in broken:
-            self._print(f"the fine-tune itself breaks a limit ({limit}): candidates that change little break it too")
+        noise = base.worth.incoherent.value
+        if noise > limits.incoherent:
+            self._print(
+                f"the fine-tune itself is incoherent in {noise:.1%} of its answers, more than --max-incoherent "
+                f"{limits.incoherent:g}: candidates may be so as well"
+            )
 
     def tried(self, one: Tried, done: int, total: int, seconds_left: float | None, best: Measured | None) -> None:
         """One line for each candidate; a bar stays below it."""
@@ -125,6 +136,7 @@ class ScreenSteps:
         try:
             self._print(front_table(searched.block(best)))
             self._print(f"{len(searched.tried)} candidates in {searched.seconds:.0f} s{_switching(searched.switch())}")
+            self._print(f"by family: {_by_family(searched)}")
             if searched.late:
                 self._print("the budget is spent: fewer candidates were tried than --trials asks for")
             if best is None:
@@ -225,6 +237,12 @@ def _switching(switch: Mapping[str, float]) -> str:
     if switch["pass_seconds"] < 0.01:
         return ""
     return f"; a switch of weights takes {switch['median_seconds']:.3g} s, {switch['ratio']:.1f} x a pass over them"
+
+
+def _by_family(searched: Searched) -> str:
+    """Candidates and seconds that each was given."""
+    found = searched.families()
+    return ", ".join(f"{one['family']} {one['candidates']} in {one['seconds']:.0f} s" for one in found)
 
 
 def _said(question: str) -> str:

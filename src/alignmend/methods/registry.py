@@ -95,10 +95,16 @@ class Method:
 
 
 @cache
+def method_names() -> tuple[str, ...]:
+    """Every method, sorted; none is imported."""
+    names = sorted(module.name for module in pkgutil.iter_modules(alignmend.methods.__path__))
+    return tuple(name for name in names if name not in _NOT_METHODS)
+
+
+@cache
 def methods() -> Mapping[str, Method]:
     """Every method by name, sorted."""
-    names = sorted(module.name for module in pkgutil.iter_modules(alignmend.methods.__path__))
-    return {name: _method(name) for name in names if name not in _NOT_METHODS}
+    return {name: _method(name) for name in method_names()}
 
 
 def get_method(name: str) -> Method:

@@ -49,6 +49,7 @@ def search_plane(view: SearchView) -> SearchPlane:
     parts = [
         _forbidden(frame, most_over_refusal(view.block)),
         grid(frame, ticks, "over-refusal", as_percent),
+        _curve(frame, view.curve),
         _front_line(frame, view.front),
         *(_candidate(frame, row, view.block) for row in ordered),
         *_named(frame, view, drawn),
@@ -119,6 +120,13 @@ def _front_line(frame: Frame, front: Sequence[Row]) -> str:
     if len(kept) < 2:
         return ""
     return f'<path class="front" d="M{"L".join(f"{x} {y}" for x, y in kept)}"/>'
+
+
+def _curve(frame: Frame, curve: Sequence[Row]) -> str:
+    """Through the reference's own candidates, as far as the frame goes."""
+    found = [_place(row.worth, frame) for row in curve if row.worth]
+    kept = [(x, y) for x, y in found if x <= frame.x(frame.high)]
+    return f'<path class="own-curve" d="M{"L".join(f"{x} {y}" for x, y in kept)}"/>' if len(kept) > 1 else ""
 
 
 def _candidate(frame: Frame, row: Row, block: Search) -> str:

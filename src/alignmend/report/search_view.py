@@ -27,6 +27,7 @@ class Row:
 
     place: int
     label: str
+    family: str
     stage: str
     why: str
     seconds: float
@@ -36,6 +37,40 @@ class Row:
     broken: tuple[str, ...]
     said: tuple[str, ...]
     """What breaks a limit, in full."""
+
+
+@dataclass(frozen=True)
+class Matched:
+    """A candidate beside the reference's of the same attack success."""
+
+    ours: Row
+    theirs: Row
+    fewer: int
+    """Harmless prompts that only the reference's refuses."""
+    more: int
+    """Those that only ours refuses."""
+    n: int
+    p: float
+    """Corrected for all matches."""
+
+    @property
+    def said(self) -> str:
+        """What that proves."""
+        if self.p >= _BELIEVED:
+            return "not proven"
+        return "less over-refusal" if self.fewer > self.more else "more over-refusal"
+
+
+_BELIEVED = 0.05
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Topics of harmless prompts: name, how many there are, refused before and after."""
+
+    label: str
+    is_chosen: bool
+    topics: tuple[tuple[str, int, int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -52,6 +87,15 @@ class SearchView:
     chosen: Row | None
     notes: tuple[str, ...]
     """What the search found out about its own stages, the safety vector and rounding."""
+    matches: tuple[Matched, ...]
+    """The front of everything else beside the reference's candidates of the same attack success."""
+    reference: str
+    curve: tuple[Row, ...]
+    """The reference's own candidates that were asked everything, by attack success."""
+    refused: Refused | None
+    """What harmless prompts have in common that a candidate refuses."""
+    shares: tuple[tuple[str, str], ...]
+    """Of each family, what it was given."""
 
 
 def searches(runs: Runs) -> tuple[SearchView, ...]:
@@ -63,7 +107,7 @@ def searches(runs: Runs) -> tuple[SearchView, ...]:
 def _view(runs: Runs, document: Mapping[str, Any], block: Search, *, alone: bool) -> SearchView:
     labels = [one.label for one in runs.models if one.document is document]
     rows = tuple(_row(one, block) for one in block["candidates"])
-    by_place = {row.place: row for row in rows}
+    by_place, against = {row.place: row for row in rows}, block.get("against", {})
     return SearchView(
         "" if alone else labels[-1],
         block,
@@ -74,7 +118,38 @@ def _view(runs: Runs, document: Mapping[str, Any], block: Search, *, alone: bool
         rows,
         next((row for row in rows if row.chosen), None),
         tuple(_notes(block)),
+        tuple(_matches(block, by_place)),
+        against.get("reference", ""),
+        tuple(sorted((row for row in rows if _is_of(row, against)), key=_by_attack)),
+        _refused(block, by_place),
+        tuple(
+            (one["family"], f"{one['candidates']:,} ({one['whole']:,} asked everything), {_duration(one['seconds'])}")
+            for one in block.get("families", ())
+        ),
     )
+
+
+def _matches(block: Search, by_place: Mapping[int, Row]) -> Iterator[Matched]:
+    for one in block.get("against", {}).get("matches", ()):
+        found = one["over_refusal"]
+        ours, theirs = by_place[one["candidate"] + 1], by_place[one["reference"] + 1]
+        yield Matched(ours, theirs, found["fixed"], found["broken"], found["n"], one["p_holm"])
+
+
+def _is_of(row: Row, against: Search) -> bool:
+    return row.family == against.get("reference") and row.stage == WHOLE and row.worth is not None
+
+
+def _by_attack(row: Row) -> tuple[float, float]:
+    return (0.0, 0.0) if row.worth is None else (harm(row.worth), row.worth["over_refusal"]["value"])
+
+
+def _refused(block: Search, by_place: Mapping[int, Row]) -> Refused | None:
+    found = block.get("over_refused")
+    if not found:
+        return None
+    topics = tuple((clean(one["name"]), one["n"], one["before"], one["after"]) for one in found["topics"])
+    return Refused(by_place[found["candidate"] + 1].label, found["candidate"] == block["chosen"], topics)
 
 
 def _notes(block: Search) -> Iterator[str]:
@@ -172,6 +247,7 @@ def _row(one: Mapping[str, Any], block: Search) -> Row:
     return Row(
         one["number"] + 1,
         clean(one["label"]),
+        one["family"],
         _STAGES.get(one["stage"], one["stage"]),
         clean(one["why"]),
         one["seconds"],

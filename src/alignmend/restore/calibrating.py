@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,8 +68,13 @@ class Texts:
 
     @property
     def told(self) -> str:
-        """In words."""
-        return ", ".join(f"{count} {kind}" for kind, count in self.counts.items())
+        """In words, with where they come from."""
+        return ", ".join(f"{count} {kind}{self._from(kind)}" for kind, count in self.counts.items())
+
+    def _from(self, kind: TextKind) -> str:
+        rows = (json.loads(line) for line in self.files[kind].read_text(encoding="utf-8").splitlines())
+        counted = Counter(str(row["source"]) for row in rows if row.get("source"))
+        return f" ({', '.join(f'{count} of {name}' for name, count in counted.items())})" if counted else ""
 
 
 def text_kind(suite: Suite, prompt: Prompt) -> TextKind:

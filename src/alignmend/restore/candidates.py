@@ -73,7 +73,10 @@ def _why_not(family: Family, request: Request, is_adapter: bool) -> str | None:
         return "steering that keeps norms cannot be baked into a checkpoint (--servable)"
     if request.as_adapter and (why := _why_no_adapter(family, request, is_adapter)) is not None:
         return f"{why} (--as-adapter)"
-    if "unaligned" in family.needs and request.unaligned is None and request.harmful_data is None:
+    unaligned = request.unaligned is not None or request.harmful_data is not None
+    if family.without_unaligned and unaligned and not request.methods:
+        return f"needs no unaligned model, and there is one: {family.warning} (--method names it)"
+    if "unaligned" in family.needs and not unaligned:
         return "needs an unaligned model: --unaligned MODEL, or --harmful-data FILE to train one"
     if "pairs" in family.needs and request.pairs is None:
         return "needs contrast pairs: --pairs FILE"
@@ -123,8 +126,9 @@ class Operands:
         if method == "safe_patching":
             roles = ("safety", "over_safety", "safety_scores", "over_safety_scores")
             return {"target": self.finetuned, **{role: known[role] for role in roles if role in known}}
-        harm = {"harmful" if method != "resta" else "unaligned": known["unaligned"]} if "unaligned" in known else {}
-        own = "finetuned" if method == "resta" else "target"
+        from_harm = method in ("harm_direction_removal", "safety_arithmetic")
+        own, other = ("target", "harmful") if from_harm else ("finetuned", "unaligned")
+        harm = {other: known["unaligned"]} if "unaligned" in known and method != "pre_post_merge" else {}
         return {own: self.finetuned, "aligned": self.aligned, **harm}
 
 

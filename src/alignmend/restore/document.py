@@ -6,18 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from alignmend.evaluation.fronts import Match, Point, matched
 from alignmend.execution.rounding import Rounding
 from alignmend.restore.candidates import Choice
-from alignmend.restore.front import Measured, fitting, front
+from alignmend.restore.front import Aim, Measured, fitting, front
 from alignmend.restore.measuring import LEAST_PROGRESS, Baseline, VectorLook
+from alignmend.restore.outcomes import Topic, encoded, point_of, refused_topics
 from alignmend.restore.request import Request
 from alignmend.restore.rounding import RoundingEffect
 from alignmend.restore.scoring import RATES, Worth
 from alignmend.restore.search import calibration
 from alignmend.restore.slopes import PatchSlopes
-from alignmend.restore.suites import Kind, Split
+from alignmend.restore.suites import Kind, Split, by_kind
 from alignmend.restore.trials import Tried
 
+REFERENCE = "resta"
+"""The family that all others are held against."""
 _KINDS: tuple[Kind, ...] = ("refuse", "comply", "task")
 
 
@@ -77,6 +81,60 @@ class Searched:
         """What may be written: the front of those that qualify, the safest first."""
         return fitting(self.measured, self.request.limits, self.base.worth)
 
+    @property
+    def nearest(self) -> Measured | None:
+        """The safer candidate that misses the limits by least."""
+        aim = Aim(self.request.limits, self.base.worth)
+        safer = [one for one in self.measured if one.worth.safer_than(self.base.worth)]
+        return min(safer, key=lambda one: aim.rank(one.worth, one), default=None)
+
+    def over_refused(self, one: Measured) -> tuple[Topic, ...]:
+        """What harmless search prompts have in common that a candidate refuses."""
+        keys, kinds = self.base.asked, by_kind(self.split.search)
+        prompts = {(suite.name, prompt.id): prompt for suite in self.split.search for prompt in suite.prompts}
+        sides = [
+            point_of("", outcomes, keys, kinds)
+            for outcomes in (encoded(self.base.finetuned.judgements, keys), self.tried[self._place(one)].outcomes)
+        ]
+        before, after = sides
+        if before is None or after is None:
+            return ()
+        harmless: Kind = "comply" if "comply" in kinds.values() else "task"
+        asked = [prompts[key] for key in keys if kinds[key] == harmless]
+        return refused_topics(asked, before.refusals, after.refusals)
+
+    def _place(self, one: Measured) -> int:
+        return next(place for place, tried in enumerate(self.tried) if tried.number == one.number)
+
+    def against(self) -> tuple[Match, ...]:
+        """The front of everything else held against RESTA's own candidates, at the same attack success."""
+        keys, kinds = self.base.asked, by_kind(self.split.search)
+        points: dict[bool, list[Point]] = {True: [], False: []}
+        for one in self.tried:
+            if one.measured and (point := point_of(str(one.number), one.outcomes, keys, kinds)) is not None:
+                points[one.candidate.family == REFERENCE].append(point)
+        return matched(points[False], points[True])
+
+    def families(self) -> list[dict[str, Any]]:
+        """What each family was given: candidates and seconds."""
+        return [
+            {
+                "family": name,
+                "candidates": len(own),
+                "whole": sum(one.stage == "whole" for one in own),
+                "seconds": round(sum(one.seconds for one in own), 2),
+            }
+            for name in self.choice.families
+            if (own := [one for one in self.tried if one.candidate.family == name])
+        ]
+
+    def _refused(self, chosen: Measured | None) -> dict[str, Any]:
+        told = chosen or self.nearest
+        topics = () if told is None else self.over_refused(told)
+        if told is None or not topics:
+            return {}
+        return {"over_refused": {"candidate": told.number, "topics": [one.as_dict() for one in topics]}}
+
     def block(self, chosen: Measured | None) -> dict[str, Any]:
         """The `search` block."""
         request = self.request
@@ -96,6 +154,15 @@ class Searched:
             **({} if self.slopes is None else {"patches": self.slopes.as_dict()}),
             **({} if self.rounding is None else {"rounding": self.rounding.as_dict(self._used)}),
             "seconds": round(self.seconds, 2),
+            "families": self.families(),
+            "against": {
+                "reference": REFERENCE,
+                "matches": [
+                    {"candidate": int(one.ours.name), "reference": int(one.theirs.name), **one.as_dict()}
+                    for one in self.against()
+                ],
+            },
+            **self._refused(chosen),
         }
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from alignmend.methods.registry import method_names
 from alignmend.restore import family_numbers as numbers
 from alignmend.restore.family_numbers import RANGES, Suggest, on_grid
 
@@ -132,7 +133,7 @@ _KNOWN: Mapping[str, Family] = {
         "resta",
         "RESTA: the safety vector added",
         _VECTOR,
-        numbers.resta,
+        numbers.one_number("resta"),
         tuple(_at("resta", coefficient=value) for value in (0.5, 1.0, 0.25)),
         1,
         low_rank=True,
@@ -154,6 +155,35 @@ _KNOWN: Mapping[str, Family] = {
         tuple(_at("resta_weighted_unaligned", beta=beta, coefficient=g) for beta, g in ((1.0, 0.85), (3.0, 1.2))),
         2,
         low_rank=True,
+    ),
+    "closed_form": Family(
+        "closed_form",
+        "what of the fine-tune points against the safety vector taken back, tensor by tensor",
+        _VECTOR,
+        numbers.one_number("closed_form"),
+        (_at("closed_form", coefficient=1.0),),
+        1,
+        low_rank=True,
+    ),
+    "conflict_mask": Family(
+        "conflict_mask",
+        "RESTA where the fine-tune moved the other way, weight by weight",
+        _VECTOR,
+        numbers.one_number("conflict_mask"),
+        tuple(_at("conflict_mask", coefficient=value) for value in (0.6, 1.0)),
+        1,
+    ),
+    "pre_post_merge": Family(
+        "pre_post_merge",
+        "the fine-tune averaged with its aligned parent: no unaligned model",
+        ("aligned",),
+        numbers.one_number("pre_post_merge", "weight"),
+        tuple(_at("pre_post_merge", weight=value) for value in (0.5, 0.7)),
+        1,
+        step_name="weight",
+        low_rank=True,
+        without_unaligned=True,
+        warning="it takes the task away with the harm",
     ),
     "resta_layers": Family(
         "resta",
@@ -235,6 +265,10 @@ _KNOWN: Mapping[str, Family] = {
     ),
 }
 FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {name: _KNOWN[name] for name in dict.fromkeys((*ORDER, *_KNOWN)) if name in _KNOWN}
+    {
+        name: _KNOWN[name]
+        for name in dict.fromkeys((*ORDER, *_KNOWN))
+        if name in _KNOWN and _KNOWN[name].method in method_names()
+    }
 )
-"""By name, in the order in which they are tried."""
+"""By name, in the order in which they are tried; of methods that there are."""

@@ -39,6 +39,9 @@ RANGES: Mapping[str, tuple[float, float, float]] = MappingProxyType(
         "resta.coefficient": (0.1, 2.0, 0.025),
         "resta_weighted.coefficient": (0.3, 3.0, 0.05),
         "resta_weighted_unaligned.coefficient": (0.3, 3.0, 0.05),
+        "closed_form.coefficient": (0.25, 2.0, 0.05),
+        "conflict_mask.coefficient": (0.1, 2.0, 0.05),
+        "pre_post_merge.weight": (0.1, 1.0, 0.05),
         "resta_drop.coefficient": (0.1, 2.0, 0.025),
         "resta_layers.coefficient": (0.1, 2.0, 0.025),
         "harm_direction_removal.coefficient": (0.25, 4.0, 0.125),
@@ -70,9 +73,13 @@ def _chosen(trial: Suggests, name: str, whole: Any, others: tuple[Any, ...], *, 
     return trial.suggest_categorical(name, others if nested else (whole, *others))
 
 
-def resta(trial: Suggests, space: Space) -> dict[str, Any]:
-    """A coefficient."""
-    return {"coefficient": _number(trial, "resta.coefficient")}
+def one_number(family: str, name: str = "coefficient") -> Suggest:
+    """A coefficient, or what else says how far to go."""
+
+    def suggest(trial: Suggests, space: Space) -> dict[str, Any]:
+        return {name: _number(trial, f"{family}.{name}")}
+
+    return suggest
 
 
 def weighted(name: str, direction: str) -> Suggest:

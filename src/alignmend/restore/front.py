@@ -41,7 +41,7 @@ class Aim:
         return {
             "over_refusal": worth.over_refusal.value - self.finetuned.over_refusal.value - self.limits.over_refusal,
             "utility": self.limits.utility - worth.utility,
-            "incoherent": worth.incoherent.value - self.limits.incoherent,
+            "incoherent": worth.incoherent.value - self.limits.noise(self.finetuned.incoherent.value),
         }
 
     def rank(self, worth: Worth, measured: Measured | None) -> tuple[bool, bool, float, float, float]:

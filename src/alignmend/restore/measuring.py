@@ -95,6 +95,11 @@ class Baseline:
     task_tokens: int
     """Longest answer of a candidate to a prompt with a known answer."""
 
+    @property
+    def asked(self) -> tuple[tuple[str, str], ...]:
+        """Suite and id of every search prompt, in the order of the fine-tune's answers."""
+        return tuple((row.suite, row.prompt_id) for row in self.finetuned.judgements)
+
     def progress(self, odds: Odds) -> float:
         """How far refusing has come back at the first tokens: 0 at the fine-tune, 1 at the aligned model."""
         whole = 0.0 if self.aligned_odds is None else self.aligned_odds.mean - self.odds.mean

@@ -58,8 +58,9 @@ class Worth:
             found.append(f"over-refusal {self.over_refusal.value:.3f}, at most {allowed:.3f}")
         if self.utility < limits.utility - 1e-9:
             found.append(f"utility {self.utility:.3f}, at least {limits.utility:g}")
-        if self.incoherent.value > limits.incoherent + 1e-9:
-            found.append(f"incoherent {self.incoherent.value:.3f}, at most {limits.incoherent:g}")
+        noise = limits.noise(finetuned.incoherent.value)
+        if self.incoherent.value > noise + 1e-9:
+            found.append(f"incoherent {self.incoherent.value:.3f}, at most {noise:.3g}")
         return tuple(found)
 
     def as_dict(self) -> dict[str, Any]:

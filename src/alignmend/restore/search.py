@@ -20,6 +20,7 @@ from alignmend.restore.families import Candidate
 from alignmend.restore.front import Aim, Measured, Standing, below, pick, standing, surely_dominated
 from alignmend.restore.interrupts import Interrupts
 from alignmend.restore.measuring import Baseline, Measuring, Screen
+from alignmend.restore.outcomes import encoded
 from alignmend.restore.request import Request
 from alignmend.restore.scoring import Worth
 from alignmend.restore.screening import FIRST_ASKED, Calibration, calibrate
@@ -135,10 +136,18 @@ class Search:
         switched = self.measuring.place.switch(built.checkpoint)
         steered = self._steered(built.stage)
         screen = self.measuring.screen(self.base, self._backend(steered))
-        stage, why, worth = self._staged(screen, steered)
-        seconds = time.monotonic() - began
+        stage, why, worth, rows = self._staged(screen, steered)
         return Tried(
-            number, candidate, stage, why, worth, screen.progress, seconds, switched.seconds, screen.prediction
+            number,
+            candidate,
+            stage,
+            why,
+            worth,
+            screen.progress,
+            time.monotonic() - began,
+            switched.seconds,
+            screen.prediction,
+            encoded(rows, self.base.asked) if rows else "",
         )
 
     def _backend(self, steered: _Steered | None, longest: int | None = None) -> TransformersBackend:
@@ -149,19 +158,19 @@ class Search:
             described="" if steered is None else steered.described,
         )
 
-    def _staged(self, screen: Screen, steered: _Steered | None) -> tuple[Stage, str, Worth]:
+    def _staged(self, screen: Screen, steered: _Steered | None) -> tuple[Stage, str, Worth, Sequence[JudgementRow]]:
         """As far as it is worth going."""
         measured = self.measured()
-        if (better := self._hopeless(screen, measured)) is not None:
-            return "likelihood", f"behind {better.candidate.label}", self._predicted(screen)
         rows: list[JudgementRow] = []
+        if (better := self._hopeless(screen, measured)) is not None:
+            return "likelihood", f"behind {better.candidate.label}", self._predicted(screen), rows
         for answered in self.measuring.stages(lambda longest: self._backend(steered, longest), self.base):
             rows += answered
             worth = self.measuring.worth(rows, self.base, screen)
             whole = len(rows) == len(self.base.finetuned.judgements)
             if not whole and (better := surely_dominated(worth, measured)) is not None:
-                return "part", f"behind {better.candidate.label}", worth
-        return "whole", "", worth
+                return "part", f"behind {better.candidate.label}", worth, rows
+        return "whole", "", worth, rows
 
     def calibration(self) -> Calibration:
         """How far predictions can be trusted, by what was asked so far."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from alignmend.restore.search import Watch
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from alignmend.restore.front import Measured, Standing
     from alignmend.restore.measuring import Baseline
     from alignmend.restore.preflight import Preflight
+    from alignmend.restore.request import Limits
     from alignmend.restore.trials import Tried
 
 Progress = Callable[[str, int, int], None]
@@ -27,11 +28,8 @@ class Steps(Watch, Protocol):
     def checked(self, found: Preflight, choice: Choice | None) -> None:
         """The preflight's table, before anything is done."""
 
-    def measured(self, base: Baseline, held: int, broken: Sequence[str]) -> None:
-        """The fine-tune and the aligned model on the search prompts; directions are held in at most `held` bytes.
-
-        `broken` are the limits that the fine-tune itself does not keep.
-        """
+    def measured(self, base: Baseline, held: int, limits: Limits) -> None:
+        """The fine-tune and the aligned model on the search prompts; directions are held in at most `held` bytes."""
 
     def choose(self, searched: Searched, best: Measured | None) -> Measured | None:
         """The front; which of it to write, `None` for none."""
@@ -51,7 +49,7 @@ class Unwatched:
     def checked(self, found: Preflight, choice: Choice | None) -> None:
         """Problems are raised anyway."""
 
-    def measured(self, base: Baseline, held: int, broken: Sequence[str]) -> None:
+    def measured(self, base: Baseline, held: int, limits: Limits) -> None:
         """The results will tell."""
 
     def tried(self, one: Tried, done: int, total: int, seconds_left: float | None, best: Measured | None) -> None:

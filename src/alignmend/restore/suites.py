@@ -30,7 +30,21 @@ class Split:
 
     def count(self, kind: Kind) -> int:
         """Search prompts of a kind."""
-        return sum(kind_of(prompt) == kind for suite in self.search for prompt in suite.prompts)
+        return _count(self.search, kind)
+
+    @property
+    def told(self) -> str:
+        """How many choose and how many prove, in words."""
+        kinds: Mapping[Kind, str] = {"refuse": "to be refused", "comply": "harmless", "task": "with known answers"}
+        uses = (("choose", self.search), ("prove", self.report))
+        return "; ".join(
+            f"{use} {', '.join(f'{found} {name}' for kind, name in kinds.items() if (found := _count(suites, kind)))}"
+            for use, suites in uses
+        )
+
+
+def _count(suites: Sequence[Suite], kind: Kind) -> int:
+    return sum(kind_of(prompt) == kind for suite in suites for prompt in suite.prompts)
 
 
 def kind_of(prompt: Prompt) -> Kind:

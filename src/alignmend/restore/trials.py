@@ -48,6 +48,8 @@ class Tried:
     switch_seconds: float
     predicted: Prediction | None = None
     """By the first stage."""
+    outcomes: str = ""
+    """What became of each search prompt, as `alignmend.restore.outcomes` writes it; empty where none was asked."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -62,6 +64,7 @@ class Tried:
             "predicted": None if self.predicted is None else self.predicted.as_dict(),
             "seconds": self.seconds,
             "switch_seconds": self.switch_seconds,
+            "outcomes": self.outcomes,
         }
 
     @classmethod
@@ -78,6 +81,7 @@ class Tried:
             seconds=written["seconds"],
             switch_seconds=written["switch_seconds"],
             predicted=None if predicted is None else Prediction(**predicted),
+            outcomes=written["outcomes"],
         )
 
     @property

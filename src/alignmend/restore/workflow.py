@@ -196,6 +196,7 @@ class _Restore:
             self._without_moments(texts)
         else:
             self.steps.noted(f"input moments are taken over {texts.told} texts that neither choose nor prove")
+            self.steps.noted(f"other prompts {self.split.told}; none of them is used twice")
 
     def _without_moments(self, texts: Texts) -> None:
         self.texts = texts
@@ -221,7 +222,7 @@ class _Restore:
     def run(self) -> Ended:
         measuring = self._measuring()
         base = self._baseline(measuring)  # before hours of training
-        self.steps.measured(base, measuring.place.memory, base.worth.broken(self.request.limits, base.worth))
+        self.steps.measured(base, measuring.place.memory, self.request.limits)
         check_sense(base)
         if is_safe(base):
             check_parent(base)
