@@ -23,6 +23,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 LAYERS = (
     {"__main__"},
     {"cli", "testing"},
+    {"api"},
     {"restore", "chat_families"},
     {"recipes"},
     {"methods"},

@@ -6,6 +6,8 @@ Importing this module loads neither torch nor transformers; what needs them load
 from __future__ import annotations
 
 import importlib
+import sys
+import types
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,6 +42,13 @@ if TYPE_CHECKING:
     from alignmend.algebra.values import Mask as Mask
     from alignmend.algebra.values import Moments as Moments
     from alignmend.algebra.values import Scores as Scores
+    from alignmend.api.comparing import compare as compare
+    from alignmend.api.evaluating import evaluate as evaluate
+    from alignmend.api.gating import gate as gate
+    from alignmend.api.judging import judge as judge
+    from alignmend.api.reporting import report as report
+    from alignmend.api.restoring import restore as restore
+    from alignmend.api.training import train as train
     from alignmend.editing.locate import locate as locate
     from alignmend.errors import AlignmendError as AlignmendError
     from alignmend.execution.delta_output import save_delta as save_delta
@@ -84,15 +93,19 @@ _HOMES = {
     "by_similarity": "algebra.operations",
     "closed_form": "methods.closed_form",
     "coefficients": "execution.finding",
+    "compare": "api.comparing",
     "common_rows": "algebra.operations",
     "conflict": "algebra.operations",
     "conflict_mask": "methods.conflict_mask",
     "cosine": "execution.reduce",
     "drop": "algebra.operations",
+    "evaluate": "api.evaluating",
     "explain": "execution.plan",
+    "gate": "api.gating",
     "harm_direction_removal": "methods.harm_direction_removal",
     "lata": "methods.lata",
     "leading": "algebra.operations",
+    "judge": "api.judging",
     "load": "restore.loading",
     "locate": "editing.locate",
     "magnitude": "algebra.operations",
@@ -110,10 +123,12 @@ _HOMES = {
     "project": "algebra.operations",
     "random_mask": "algebra.operations",
     "read_contrast_pairs": "activations.pairs:read_pairs",
+    "report": "api.reporting",
     "resta": "methods.resta",
     "resta_weighted": "methods.resta_weighted",
     "safe_lora": "methods.safe_lora",
     "safe_merge": "methods.safe_merge",
+    "restore": "api.restoring",
     "safe_patching": "methods.safe_patching",
     "safety_arithmetic": "methods.safety_arithmetic",
     "save": "execution.save",
@@ -122,6 +137,7 @@ _HOMES = {
     "task_arithmetic": "methods.task_arithmetic",
     "ties": "methods.ties",
     "top": "algebra.operations",
+    "train": "api.training",
     "trim": "algebra.operations",
     "verify": "io.verify",
     "weigh": "algebra.operations",
@@ -145,12 +161,16 @@ __all__ = [
     "closed_form",
     "coefficients",
     "common_rows",
+    "compare",
     "conflict",
     "conflict_mask",
     "cosine",
     "drop",
+    "evaluate",
     "explain",
+    "gate",
     "harm_direction_removal",
+    "judge",
     "lata",
     "leading",
     "load",
@@ -170,8 +190,10 @@ __all__ = [
     "project",
     "random_mask",
     "read_contrast_pairs",
+    "report",
     "resta",
     "resta_weighted",
+    "restore",
     "safe_lora",
     "safe_merge",
     "safe_patching",
@@ -182,6 +204,7 @@ __all__ = [
     "task_arithmetic",
     "ties",
     "top",
+    "train",
     "trim",
     "verify",
     "weigh",
@@ -195,9 +218,31 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'alignmend' has no attribute {name!r}")
     module, _, there = _HOMES[name].partition(":")
-    return getattr(importlib.import_module(f"alignmend.{module}"), there or name)
+    found = getattr(importlib.import_module(f"alignmend.{module}"), there or name)
+    if f"alignmend.{name}" in sys.modules:  # a subpackage has this name: its modules are found below the function too
+        vars(found).update(_modules_below(f"alignmend.{name}."))
+    return found
 
 
 def __dir__() -> list[str]:
     """The public names."""
     return __all__
+
+
+def _modules_below(package: str) -> dict[str, types.ModuleType]:
+    below = {name.removeprefix(package): module for name, module in sys.modules.items() if name.startswith(package)}
+    return {name: module for name, module in below.items() if "." not in name}
+
+
+class _Package(types.ModuleType):
+    """The package. A public name stays what it is where a subpackage of the same name is imported.
+
+    An import of `alignmend.restore.request` would set the attribute `restore` of this module to the subpackage.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOMES and isinstance(value, types.ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -70,3 +70,24 @@ def test_numbers_that_differ_are_written_differently(models: dict[str, am.Checkp
     f, a, u = models.values()
     written = {notation(f + x * (a - u), {}) for x in (0.3, 0.30000001, 1 / 3, 0.333333, 1e-9, 1e22)}
     assert len(written) == 6
+
+
+def test_a_repr_is_the_expression(models: dict[str, am.Checkpoint], tmp_path: Path) -> None:
+    tuned, aligned, unaligned = models.values()
+    moved = tuned + 0.5 * (aligned - unaligned)
+    assert repr(moved) == "Checkpoint(tuned + 0.5 * (aligned - unaligned))"
+    assert repr(aligned - unaligned) == "Delta((aligned - unaligned))"
+    assert repr(am.random_mask(density=0.5, seed=3)) == "Mask(random(density=0.5, seed=3))"
+    assert repr(am.magnitude(aligned - unaligned)) == "Scores(magnitude((aligned - unaligned)))"
+    assert repr(am.explain(moved)).startswith("Plan(tuned + 0.5 * (aligned - unaligned): 1 of 1 tensors change, ")
+    saved = am.save(moved, tmp_path / "out")
+    assert repr(saved).startswith(f"Saved({tmp_path / 'out'}, tuned + 0.5 * (aligned - unaligned), ")
+
+
+def test_models_of_the_same_name_are_not_one_job(models: dict[str, am.Checkpoint], tmp_path: Path) -> None:
+    """A folder's name is not its identity: `resume` does not take the output of another model of that name."""
+    other = am.open(write(tmp_path / "elsewhere" / "aligned", {"layers.0.w": torch.full((2,), 7.0)}))
+    tuned, aligned, unaligned = models.values()
+    first = am.save(tuned + (aligned - unaligned), tmp_path / "out")
+    second = am.save(tuned + (other - unaligned), tmp_path / "out", resume=True, overwrite=True)
+    assert first.manifest.outputs != second.manifest.outputs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from alignmend.algebra.nodes import (
     AdapterDelta,
@@ -39,7 +39,9 @@ from alignmend.algebra.nodes import (
     Top,
     Weighted,
 )
-from alignmend.algebra.values import Checkpoint, Delta
+
+if TYPE_CHECKING:
+    from alignmend.algebra.values import Checkpoint, Delta
 
 Labels: TypeAlias = Mapping[Operand, str]
 """The role of each operand; operands without one appear by their location."""
@@ -119,7 +121,7 @@ def _delta(node: DeltaNode, labels: Labels) -> str:
             return f"trim({_delta(operand, labels)}, density={_number(density)}, scope={scope!r})"
         case Masked(mask, operand, label):
             named = f", label={label!r}" if label else ""
-            return f"where({_mask(mask, labels)}, {_delta(operand, labels)}{named})"
+            return f"where({mask_notation(mask, labels)}, {_delta(operand, labels)}{named})"
 
 
 def _rule(rule: Rule, labels: Labels) -> str:
@@ -148,31 +150,33 @@ def _selection(selection: Selection) -> str:
     return ", ".join([*parts, *(["linear=True"] if selection.linear else [])])
 
 
-def _mask(node: MaskNode, labels: Labels) -> str:
+def mask_notation(node: MaskNode, labels: Labels) -> str:
+    """A mask in operands' labels."""
     match node:
         case Top(score, density, scope, counting):
             rounded = "" if counting == "nearest" else f", counting={counting!r}"
-            return f"top({_score(score, labels)}, density={_number(density)}, scope={scope!r}{rounded})"
+            return f"top({score_notation(score, labels)}, density={_number(density)}, scope={scope!r}{rounded})"
         case Random(density, seed, stream):
             named = f", stream={stream!r}" if stream else ""
             return f"random(density={_number(density)}, seed={seed}{named})"
         case Both(left, Not(right)):
-            return f"({_mask(left, labels)} - {_mask(right, labels)})"
+            return f"({mask_notation(left, labels)} - {mask_notation(right, labels)})"
         case Both(left, right):
-            return f"({_mask(left, labels)} & {_mask(right, labels)})"
+            return f"({mask_notation(left, labels)} & {mask_notation(right, labels)})"
         case Either(left, right):
-            return f"({_mask(left, labels)} | {_mask(right, labels)})"
+            return f"({mask_notation(left, labels)} | {mask_notation(right, labels)})"
         case Not(operand):
-            return f"~{_mask(operand, labels)}"
+            return f"~{mask_notation(operand, labels)}"
         case Conflict(left, right, zeros):
             return f"conflict({_delta(left, labels)}, {_delta(right, labels)}{'' if zeros else ', zeros=False'})"
 
 
-def _score(node: ScoreNode, labels: Labels) -> str:
+def score_notation(node: ScoreNode, labels: Labels) -> str:
+    """Scores in operands' labels."""
     match node:
         case Magnitude(operand):
             return f"magnitude({_delta(operand, labels)})"
         case StoredScores(source):
             return f"scores({_source(source, labels)})"
         case SelectedScores(selection, operand):
-            return f"select({_score(operand, labels)}, {_selection(selection)})"
+            return f"select({score_notation(operand, labels)}, {_selection(selection)})"

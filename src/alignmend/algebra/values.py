@@ -24,17 +24,22 @@ from alignmend.algebra.nodes import (
     scaled,
     summed,
 )
+from alignmend.algebra.notation import delta_notation, mask_notation, notation, score_notation
 from alignmend.algebra.walks import adapters_of
 from alignmend.errors import ParameterError
 from alignmend.io.adapter import AdapterFolder
 from alignmend.io.adapter_growth import resized_for
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Delta:
     """A difference of two checkpoints: a vector, one value per weight."""
 
     node: DeltaNode
+
+    def __repr__(self) -> str:
+        """The expression, in the names of its folders."""
+        return f"Delta({delta_notation(self, {})})"
 
     def __add__(self, other: Delta) -> Delta:
         """Sum of two deltas."""
@@ -75,7 +80,7 @@ def _finite(number: float) -> float:
     return value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Checkpoint:
     """All weights of a model: a point. `root` is on disk; `change` is what arithmetic adds to it."""
 
@@ -83,6 +88,10 @@ class Checkpoint:
     change: DeltaNode | None = None
     speaker: AdapterFolder | None = field(default=None, compare=False, repr=False)
     """The adapter that made this model of its root: its tokenizer and chat template go before the root's."""
+
+    def __repr__(self) -> str:
+        """The expression, in the names of its folders."""
+        return f"Checkpoint({notation(self, {})})"
 
     def __add__(self, other: Delta) -> Checkpoint:
         """The point moved along a delta."""
@@ -125,11 +134,15 @@ def _difference(minuend: Checkpoint, subtrahend: Checkpoint) -> DeltaNode:
     return summed(*terms) if terms else Sum(())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scores:
     """One non-negative number per weight that says how much it matters."""
 
     node: ScoreNode
+
+    def __repr__(self) -> str:
+        """What is scored, in the names of its folders."""
+        return f"Scores({score_notation(self.node, {})})"
 
 
 @dataclass(frozen=True)
@@ -139,11 +152,15 @@ class Moments:
     source: MomentsSource
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Mask:
     """One truth value per weight."""
 
     node: MaskNode
+
+    def __repr__(self) -> str:
+        """The rule, in the names of its folders."""
+        return f"Mask({mask_notation(self.node, {})})"
 
     def __and__(self, other: Mask) -> Mask:
         """True where both are."""

@@ -5,21 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from alignmend.cli.options import Subparsers, add_json, command
 from alignmend.cli.plain import plain_console
-from alignmend.errors import OutputError, ParameterError
+from alignmend.errors import ParameterError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.table import Table
-
-    from alignmend.evaluation.changes import Change
+    from alignmend.api.comparing import ComparisonResult
     from alignmend.evaluation.comparison import Comparison
     from alignmend.evaluation.pairing import Pair
-    from alignmend.evaluation.run_folder import RunFolder
 
 
 def add_to(subparsers: Subparsers) -> None:
@@ -59,26 +56,23 @@ def add_to(subparsers: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from alignmend.evaluation.comparison import compare_runs
-    from alignmend.evaluation.run_folder import read_run
+    from alignmend.api.comparing import compare
 
     _check(arguments)
-    found = compare_runs(
-        read_run(arguments.before),
-        read_run(arguments.after),
+    result = compare(
+        arguments.before,
+        arguments.after,
         suites=arguments.suites,
         metrics=arguments.metrics,
         judge=arguments.judge,
         seed=arguments.seed,
+        out=arguments.out,
+        overwrite=arguments.overwrite,
     )
-    if not found.changes:
-        raise ParameterError(f"no prompt of both runs has {', '.join(arguments.metrics)}: nothing to compare")
-    if arguments.out is not None:
-        _write_pairs(found, arguments.out)
     if arguments.json:
-        print(json.dumps(_document(found)))
+        print(json.dumps(result.as_dict()))
     else:
-        _show(found, arguments.flips, show_text=arguments.show_text)
+        _show(result, arguments.flips, show_text=arguments.show_text)
     return 0
 
 
@@ -88,87 +82,17 @@ def _check(arguments: argparse.Namespace) -> None:
             raise ParameterError(f"--{option} is a number from 0, not {getattr(arguments, option)}")
     if arguments.show_text and not arguments.flips:
         raise ParameterError("--show-text shows the texts of flips: say how many, such as --flips 5")
-    if arguments.out is not None and arguments.out.exists() and not arguments.overwrite:
-        raise OutputError(f"{arguments.out} exists; choose another name or say --overwrite")
 
 
-def _leaks(run: RunFolder) -> list[str]:
-    from alignmend.report.leaks import leaks
-    from alignmend.report.runs import runs_of
-
-    return [f"not a fair test of {run.model}: {leak}" for leak in leaks(runs_of(run.results))]
-
-
-def _notes(found: Comparison) -> list[str]:
-    return [*found.notes, *dict.fromkeys([*_leaks(found.before), *_leaks(found.after)])]
-
-
-def _document(found: Comparison) -> dict[str, Any]:
-    from alignmend.report.labels import metric_label
-
-    document = found.as_dict()
-    labelled = [{"question": metric_label(one["metric"]), **one} for one in document["comparisons"]]
-    return {**document, "notes": _notes(found), "comparisons": labelled}
-
-
-def _show(found: Comparison, flips: int, *, show_text: bool) -> None:
+def _show(result: ComparisonResult, flips: int, *, show_text: bool) -> None:
     console = plain_console()
-    for note in _notes(found):
+    for note in result.notes:
         console.print(f"note: {note}", soft_wrap=True)
-    for lone in found.unpaired:
+    for lone in result.comparison.unpaired:
         console.print(f"left out: {lone}", soft_wrap=True)
-    console.print(_table(found))
-    for line in (*_summary(found), *_listed(found, flips, show_text=show_text)):
+    console.print(result.table())
+    for line in (*result.summary(), *_listed(result.comparison, flips, show_text=show_text)):
         console.print(line, soft_wrap=True)
-
-
-def _table(found: Comparison) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    from alignmend.report.labels import metric_label
-    from alignmend.report.numbers import clean
-
-    names = " against ".join(clean(run.model) for run in (found.before, found.after))
-    title = f"{names}; percent and points, 95% intervals below"
-    table = Table(title=title, title_style="dim", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
-    table.add_column("suite", overflow="fold")
-    table.add_column("metric")
-    for name in ("n", "before", "after", "change", "fixed/\nbroken", "p, Holm"):
-        table.add_column(name, justify="right")
-    for change in found.changes:
-        table.add_row(clean(change.suite), metric_label(change.metric), str(change.n), *_cells(change))
-    return table
-
-
-def _cells(change: Change) -> tuple[str, ...]:
-    from alignmend.report.numbers import with_interval
-
-    rates = ("\n".join(with_interval(change.metric, rate.as_dict())) for rate in (change.before, change.after))
-    ends = f"{_points(change.low, 0)} to {_points(change.high, 0)}"
-    if change.test is None or change.p_holm is None:
-        return (*rates, f"{_points(change.difference)}\n{ends}", "", "")
-    turned = f"{change.test.fixed}/{change.test.broken}"
-    p_value = "<0.001" if change.p_holm < 0.001 else f"{change.p_holm:.3f}"
-    return (*rates, f"{_points(change.difference)}\n{ends}", turned, p_value)
-
-
-def _points(share: float, decimals: int = 1) -> str:
-    return f"{round(100 * share, decimals) + 0.0:+.{decimals}f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _summary(found: Comparison) -> list[str]:
-    counts = {turn: sum(pair.turn == turn for pair in found.flips) for turn in ("mended", "broken", "changed")}
-    told = ", ".join(f"{count} {turn}" for turn, count in counts.items())
-    noise = sum(change.to_noise or 0 for change in found.changes if change.metric == "attack_success_rate")
-    same, answers = found.same_answers
-    lines = [
-        f"{len(found.flips)} of {len(found.pairs)} prompts with another verdict: {told}",
-        f"{same} of {answers} answers are the same to the letter",
-    ]
-    if noise:
-        lines.append(f"{noise} of the fixed attack successes are now noise or unclear, which is no safety")
-    return lines
 
 
 def _listed(found: Comparison, count: int, *, show_text: bool) -> list[str]:
@@ -193,11 +117,3 @@ def _texts(found: Comparison, pair: Pair) -> Sequence[str]:
     )
     texts = {"prompt": one.prompt, "before": one.response, "after": other.response}
     return [f"    {name}: {clean(shortened(' '.join(text.split()), 300)[0])}" for name, text in texts.items()]
-
-
-def _write_pairs(found: Comparison, path: Path) -> None:
-    from alignmend.evaluation.comparison import pair_record
-    from alignmend.io.atomic import replace_bytes
-
-    lines = (json.dumps(pair_record(pair)) for pair in found.pairs)
-    replace_bytes(path, "".join(f"{line}\n" for line in lines).encode("ascii"))

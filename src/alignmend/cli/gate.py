@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from alignmend.cli.options import Subparsers, add_json, command
-from alignmend.errors import RecipeError
-
-if TYPE_CHECKING:
-    from alignmend.report.checks import Check
-    from alignmend.report.runs import Runs
 
 LIMITS = {
     "--max-asr": ("attack_success_rate", "attack success rate on requests to be refused, unclear answers included"),
@@ -74,83 +67,22 @@ def add_to(subparsers: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    _check_options(arguments)
-    checks = _checks(arguments)
-    failed = sum(not one.passed for one in checks)
+    from alignmend.api.gating import gate
+
+    limits = {option[2:].replace("-", "_"): getattr(arguments, metric) for option, (metric, _) in LIMITS.items()}
+    result = gate(
+        arguments.runs,
+        **limits,
+        min_utility=arguments.min_utility,
+        against=arguments.against,
+        max_increase=arguments.max_increase,
+        suites=arguments.suites,
+        confident=arguments.confident,
+        allow_leak=arguments.allow_leak,
+    )
     if arguments.json:
-        print(json.dumps({"passed": not failed, "checks": [one.as_dict() for one in checks]}))
+        print(json.dumps(result.as_dict()))
     else:
-        shown = [one for one in checks if not (one.limit.implied and one.passed)]
-        for one in shown:
-            print(_line(one))
-            if one.confident and not one.passed:
-                print(f"     {_prompts(one)}")
-        print(f"failed: {failed} of {len(shown)} checks" if failed else "passed")
-    return 1 if failed else 0
-
-
-def _check_options(arguments: argparse.Namespace) -> None:
-    if arguments.max_increase is not None and arguments.against is None:
-        raise RecipeError("--against RUN and --max-increase X belong together: name the run to compare with")
-    if arguments.against is not None and arguments.max_increase is None and arguments.min_utility is None:
-        raise RecipeError("--against RUN and --max-increase X (or --min-utility X) belong together: give a limit too")
-
-
-def _checks(arguments: argparse.Namespace) -> list[Check]:
-    from alignmend.report.checks import Limit
-    from alignmend.report.gate import check, gated, refuse_leaks
-    from alignmend.report.runs import read_runs
-
-    runs = gated(read_runs(arguments.runs))
-    asked = {metric: getattr(arguments, metric) for metric, _ in LIMITS.values()}
-    limits = [Limit(metric, value) for metric, value in asked.items() if value is not None]
-    options = {"suites": arguments.suites, "confident": arguments.confident}
-    found: list[Check] = []
-    if limits or (arguments.max_increase is None and arguments.min_utility is None):
-        found += check(runs, limits, allow_leak=arguments.allow_leak, **options)
-    refuse_leaks(runs, arguments.suites, allow_leak=arguments.allow_leak)
-    if arguments.min_utility is not None:
-        found += _utility(arguments, runs, options)
-    if arguments.max_increase is not None:
-        found += _rises(arguments, options)
-    return found
-
-
-def _utility(arguments: argparse.Namespace, runs: Runs, options: dict[str, Any]) -> Iterable[Check]:
-    from alignmend.report.relative_utility import check_utility
-    from alignmend.report.runs import read_runs
-
-    against = None if arguments.against is None else read_runs([arguments.against])
-    return check_utility(runs, arguments.min_utility, against=against, **options)
-
-
-def _rises(arguments: argparse.Namespace, options: dict[str, Any]) -> Iterator[Check]:
-    from alignmend.evaluation.run_folder import read_run
-    from alignmend.report.gate import check_rises
-
-    against = read_run(arguments.against)
-    for folder in arguments.runs:
-        yield from check_rises(read_run(folder), against, arguments.max_increase, **options)
-
-
-def _line(one: Check) -> str:
-    from alignmend.report.numbers import clean
-
-    limit = one.limit
-    names = {"rise": f"rise of failures, {limit.metric},", "utility": "utility relative to the fine-tune"}
-    bound = f"{'upper' if limit.is_ceiling else 'lower'} bound {one.worst:.3f}"
-    end = "" if limit.implied else f", {bound}" if one.confident else f" ({bound})"
-    implied = ", though not asked" if limit.implied else ""
-    most = f"{'at most' if limit.is_ceiling else 'at least'} {limit.value:g}{implied}"
-    word = "ok  " if one.passed else "FAIL"
-    name = names.get(limit.kind, limit.metric)
-    return clean(f"{word} {one.model} {one.suite}: {name} {one.value:.3f}{end}; {most} (n {one.n})")
-
-
-def _prompts(one: Check) -> str:
-    """How many prompts the limit asks for."""
-    needed = one.prompts_needed
-    if needed is None:
-        return f"at {one.value:.3f} no number of prompts keeps the limit: it is the rate that must change"
-    about = "" if one.limit.kind == "rate" else "about "
-    return f"at {one.value:.3f} the limit is kept from {about}{max(needed, one.n + 1):,} prompts on"
+        for line in result.lines():
+            print(line)
+    return 0 if result.passed else 1

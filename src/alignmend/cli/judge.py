@@ -7,21 +7,19 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignmend.cli.judge_options import add_judge_options, make_judges
+from alignmend.cli.judge_options import add_judge_options, judge_keywords
 from alignmend.cli.options import Subparsers, add_json, command
 from alignmend.cli.plain import plain_console
-from alignmend.cli.progress import Report, progress
-from alignmend.cli.thinking_options import add_tags_option, tags_of
+from alignmend.cli.progress import progress
+from alignmend.cli.thinking_options import add_tags_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import Console
-    from rich.table import Table
 
+    from alignmend.api.judging import JudgedAnswers
     from alignmend.evaluation.agreement import Agreement
-    from alignmend.evaluation.judges import Answer, Judge
-    from alignmend.evaluation.records import Judgement
 
 _SHOWN_DIFFERENCES = 10
 
@@ -52,58 +50,44 @@ def add_to(subparsers: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from alignmend.evaluation.agreement import judge_agreements, label_agreements, label_classes
-    from alignmend.evaluation.judge_files import check_judges, check_output, judged_rows, read_responses, write_rows
-    from alignmend.evaluation.judge_summary import summary, thoughts_of
+    from alignmend.api.judging import judge
 
-    check_output(arguments.out, arguments.responses, overwrite=arguments.overwrite)
-    responses = read_responses(arguments.responses, tags_of(arguments.reasoning_tags))
-    labels = label_classes(responses.column(arguments.labels), name=arguments.labels) if arguments.labels else None
-    judges = make_judges(arguments, default_cache=_default_cache(arguments.out), device=arguments.device)
-    check_judges(judges)
+    asked = judge_keywords(arguments)
     with progress(quiet=arguments.json) as report:
-        judged = [(judge, _judge_all(judge, responses.answers, report)) for judge in judges]
-    said = {judge.name: judgements for judge, judgements in judged}
-    agreements = judge_agreements(said)
-    if labels is not None:
-        agreements = label_agreements(labels, said, name=arguments.labels) + agreements
-    document = summary(judged, agreements, thoughts_of(responses))
-    write_rows(arguments.out, judged_rows(responses, judged))
+        found = judge(
+            arguments.responses,
+            judge=asked["judge"],
+            out=arguments.out,
+            model=asked["model"],
+            endpoint=asked["endpoint"],
+            key_variable=asked["key_variable"],
+            judge_reasoning_tags=asked["reasoning_tags"],
+            judge_cache=asked["cache"],
+            reasoning_tags=arguments.reasoning_tags,
+            labels=arguments.labels,
+            device=arguments.device,
+            overwrite=arguments.overwrite,
+            progress=report,
+        )
     if arguments.json:
-        print(json.dumps(document))
+        print(json.dumps(found.summary))
     else:
-        _show(document, agreements, responses.where, arguments.out)
+        _show(found, arguments.out)
     return 0
 
 
-def _default_cache(out: Path) -> Path:
-    return out.with_name(f"{out.name}.judge-cache")
+def _show(found: JudgedAnswers, out: Path) -> None:
+    from alignmend.api.judging import rates_table
 
-
-def _judge_all(judge: Judge, answers: Sequence[Answer], report: Report) -> list[Judgement]:
-    done = 0
-
-    def add(more: int) -> None:
-        nonlocal done
-        done += more
-        report(judge.name, done, len(answers))
-
-    known = [answer.withheld for answer in answers]
-    asked = [answer for answer, judgement in zip(answers, known, strict=True) if judgement is None]
-    add(len(answers) - len(asked))
-    said = iter(judge.judge_all(asked, report=add))
-    return [judgement or next(said) for judgement in known]
-
-
-def _show(document: dict[str, Any], agreements: Sequence[Agreement], where: Sequence[str], out: Path) -> None:
+    document = found.summary
     console = plain_console(soft_wrap=True)
     console.print("share of all answers (harmful: of those with an opinion on harm), 95% Wilson interval, in percent")
-    console.print(_rates(document))
+    console.print(rates_table(document))
     for name, block in document["judges"].items():
         for line in _cost(name, block):
             console.print(line)
-    for each in agreements:
-        _show_agreement(console, each, where)
+    for each in found.agreements:
+        _show_agreement(console, each, found.where)
     if thoughts := document.get("thoughts"):
         console.print(_thoughts_line(thoughts))
     console.print(f"{document['n']} answers with verdicts: {out}")
@@ -117,24 +101,6 @@ def _thoughts_line(thoughts: dict[str, int]) -> str:
         f"{told}; {thoughts['without_an_answer']} of them hold nothing else and count as empty and incoherent: give "
         "the model more room for its thoughts, or name its tags with --reasoning-tags"
     )
-
-
-def _rates(document: dict[str, Any]) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    from alignmend.report.numbers import interval, percent
-
-    names = list(dict.fromkeys(name for block in document["judges"].values() for name in block["rates"]))
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("")
-    for judge in document["judges"]:
-        table.add_column(judge, justify="right")
-    for name in names:
-        rates = [block["rates"].get(name) for block in document["judges"].values()]
-        cells = [f"{percent(rate['value'])}  {interval(rate)}" if rate else "n/a" for rate in rates]
-        table.add_row(name, *cells)
-    return table
 
 
 def _cost(name: str, block: dict[str, Any]) -> list[str]:

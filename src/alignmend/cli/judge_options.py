@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from alignmend.cli.thinking_options import tags_of
 from alignmend.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -68,24 +67,23 @@ def make_judges(
     arguments: argparse.Namespace, *, default_cache: Path | None = None, device: str | None = None
 ) -> list[Judge]:
     """The judges of `--judge`, each with its options; replies go to `--judge-cache`, else to `default_cache`."""
-    from alignmend.evaluation.judges import JudgeOptions, get_judge
+    from alignmend.api.judges import make_judges as made
 
+    options = judge_keywords(arguments)
+    return made(options.pop("judge"), **options | {"cache": arguments.judge_cache or default_cache, "device": device})
+
+
+def judge_keywords(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the options say, by the keywords of `alignmend.api.judges.make_judges`."""
     names = judge_names(arguments)
-    models = _models(arguments.judge_models, names)
-    return [
-        get_judge(
-            name,
-            JudgeOptions(
-                endpoint=arguments.judge_endpoint,
-                model=models.get(name, models.get("")),
-                key_variable=arguments.judge_key_variable,
-                cache=arguments.judge_cache or default_cache,
-                device=device,
-                reasoning_tags=tags_of(arguments.judge_reasoning_tags),
-            ),
-        )
-        for name in names
-    ]
+    return {
+        "judge": names,
+        "model": _models(arguments.judge_models, names),
+        "endpoint": arguments.judge_endpoint,
+        "key_variable": arguments.judge_key_variable,
+        "reasoning_tags": arguments.judge_reasoning_tags,
+        "cache": arguments.judge_cache,
+    }
 
 
 def _models(given: list[str], names: list[str]) -> dict[str, str]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from alignmend.errors import ParameterError
 
 if TYPE_CHECKING:
-    from alignmend.evaluation.reasoning_marks import Tags
     from alignmend.evaluation.thinking import Thinking
 
 
@@ -45,22 +44,24 @@ def add_tags_option(group: argparse._ActionsContainer) -> None:
     )
 
 
-def tags_of(given: list[list[str]]) -> tuple[Tags, ...]:
-    """The pairs of an option that is given as `OPEN CLOSE`."""
-    from alignmend.evaluation.reasoning_marks import Tags
-
-    return tuple(Tags(opening, closing) for opening, closing in given)
+def thinking_keywords(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What these options say, by the keywords of whole jobs; `ParameterError` where they cannot be meant."""
+    return {
+        "thinking": None if arguments.thinking is None else arguments.thinking == "on",
+        "chat_template_kwargs": _variables(arguments.chat_template_kwargs),
+        "max_thinking_tokens": arguments.max_thinking_tokens,
+        "reasoning_tags": arguments.reasoning_tags,
+    }
 
 
 def thinking_of(arguments: argparse.Namespace) -> Thinking:
-    """What these options say; `ParameterError` where they cannot be meant."""
+    """The same as one value."""
+    from alignmend.api.judges import tags_of
     from alignmend.evaluation.thinking import Thinking
 
+    said = thinking_keywords(arguments)
     return Thinking(
-        switch=None if arguments.thinking is None else arguments.thinking == "on",
-        template_kwargs=_variables(arguments.chat_template_kwargs),
-        tokens=arguments.max_thinking_tokens,
-        tags=tags_of(arguments.reasoning_tags),
+        said["thinking"], said["chat_template_kwargs"], said["max_thinking_tokens"], tags_of(said["reasoning_tags"])
     )
 
 

@@ -49,7 +49,7 @@ RANKING_BYTES = 120 * MEBIBYTE
 """Sample, histogram and remembered ties of a ranking."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """What `save` would do. Sizes in bytes."""
 
@@ -65,6 +65,14 @@ class Plan:
     peak_bytes: int
     """Bound on resident memory, the interpreter and torch included."""
     notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        """One line."""
+        return (
+            f"Plan({self.expression}: {self.changed:,} of {self.tensors:,} tensors change, {len(self.passes)} passes, "
+            f"reads {human_bytes(self.bytes_read)}, writes {human_bytes(self.bytes_written)}, "
+            f"at most {human_bytes(self.peak_bytes)} of memory)"
+        )
 
     def __str__(self) -> str:
         """A few lines for a person."""

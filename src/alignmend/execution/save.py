@@ -29,7 +29,7 @@ from alignmend.execution.threads import thread_count
 from alignmend.io.copies import companions_of, copy_companions
 from alignmend.io.file_state import refuse_changed, states_of
 from alignmend.io.manifest import Manifest
-from alignmend.io.shards import INDEX_NAME, Shard, index_text
+from alignmend.io.shards import INDEX_NAME, Shard, human_bytes, index_text
 from alignmend.io.staging import Staging, check_space, settle, staging
 
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -56,7 +56,7 @@ class Options:
     allow_nonfinite: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Saved:
     """A checkpoint that was written."""
 
@@ -68,6 +68,12 @@ class Saved:
     warnings: tuple[str, ...]
     coefficients: Mapping[Rule, Coefficients] = field(default_factory=dict)
     """What rules found, tensor by tensor."""
+
+    def __repr__(self) -> str:
+        """Where it lies, how large it is, and how many warnings there are."""
+        size = human_bytes(sum(output.bytes for output in self.manifest.outputs))
+        warned = f", {len(self.warnings)} warnings" if self.warnings else ""
+        return f"Saved({self.path}, {self.manifest.expression}, {size}{warned})"
 
 
 def save(
@@ -227,7 +233,7 @@ class _Run:
         options = (self.options.dtype, self.options.rounding, self.options.seed, self.options.allow_nonfinite)
         described = repr(
             (
-                repr(self.checkpoint),
+                (self.checkpoint.root, self.checkpoint.change),  # whole: a `repr` of the point names its folders alone
                 options,
                 file_states(self.inputs),
                 [*zip(self.companions, states(self.companions.values()), strict=True)],

@@ -150,3 +150,37 @@ class Request:
             raise ParameterError(f"--budget is a number of minutes above 0, not {self.budget:g}")
         if not 0 <= self.seed <= _LARGEST_SEED:
             raise ParameterError(f"--seed is a whole number from 0 to {_LARGEST_SEED:,}, not {self.seed:,}")
+
+
+_TRAINED = {"batch_size": "--train-batch-size"}
+"""Options of training that have another name on the command line."""
+
+
+def training_of(
+    *,
+    seed: int = 0,
+    lora_rank: int | None = None,
+    learning_rate: float | None = None,
+    epochs: float | None = None,
+    batch_size: int | None = None,
+    max_steps: int | None = None,
+    max_length: int | None = None,
+) -> Training:
+    """How missing models are trained, what is `None` as in `alignmend train`; `ParameterError` names the option."""
+    from alignmend.training.settings import TrainSettings
+
+    asked = {
+        "lora_rank": lora_rank,
+        "learning_rate": learning_rate,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "max_steps": max_steps,
+        "max_length": max_length,
+    }
+    given = {name: value for name, value in asked.items() if value is not None}
+    try:
+        TrainSettings(objective="descent", **given)  # type: ignore[arg-type]
+    except ParameterError as error:
+        name, _, problem = str(error).partition(" ")
+        raise ParameterError(f"{_TRAINED.get(name, '--' + name.replace('_', '-'))} {problem}") from None
+    return Training.model_validate(given | {"seed": seed})
