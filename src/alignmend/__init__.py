@@ -25,10 +25,14 @@ if TYPE_CHECKING:
     from alignmend.algebra.operations import common_rows as common_rows
     from alignmend.algebra.operations import conflict as conflict
     from alignmend.algebra.operations import drop as drop
+    from alignmend.algebra.operations import heads_mask as heads_mask
+    from alignmend.algebra.operations import indicator as indicator
     from alignmend.algebra.operations import leading as leading
     from alignmend.algebra.operations import magnitude as magnitude
     from alignmend.algebra.operations import oppose as oppose
+    from alignmend.algebra.operations import over_share as over_share
     from alignmend.algebra.operations import per_layer as per_layer
+    from alignmend.algebra.operations import positive as positive
     from alignmend.algebra.operations import project as project
     from alignmend.algebra.operations import random_mask as random_mask
     from alignmend.algebra.operations import select as select
@@ -58,10 +62,12 @@ if TYPE_CHECKING:
     from alignmend.execution.reduce import norm as norm
     from alignmend.execution.save import save as save
     from alignmend.io.verify import verify as verify
+    from alignmend.methods.antidote import antidote as antidote
     from alignmend.methods.closed_form import closed_form as closed_form
     from alignmend.methods.conflict_mask import conflict_mask as conflict_mask
     from alignmend.methods.harm_direction_removal import harm_direction_removal as harm_direction_removal
     from alignmend.methods.lata import lata as lata
+    from alignmend.methods.low_rank_extrapolation import low_rank_extrapolation as low_rank_extrapolation
     from alignmend.methods.pre_post_merge import pre_post_merge as pre_post_merge
     from alignmend.methods.resta import resta as resta
     from alignmend.methods.resta_weighted import resta_weighted as resta_weighted
@@ -69,6 +75,8 @@ if TYPE_CHECKING:
     from alignmend.methods.safe_merge import safe_merge as safe_merge
     from alignmend.methods.safe_patching import safe_patching as safe_patching
     from alignmend.methods.safety_arithmetic import safety_arithmetic as safety_arithmetic
+    from alignmend.methods.somf import somf as somf
+    from alignmend.methods.soteria import soteria as soteria
     from alignmend.methods.task_arithmetic import task_arithmetic as task_arithmetic
     from alignmend.methods.ties import ties as ties
     from alignmend.restore.loading import load as load
@@ -89,6 +97,7 @@ _HOMES = {
     "Scores": "algebra.values",
     "Steering": "activations.steering",
     "SteeringVector": "activations.vector",
+    "antidote": "methods.antidote",
     "attach": "activations.attached",
     "by_similarity": "algebra.operations",
     "closed_form": "methods.closed_form",
@@ -103,11 +112,14 @@ _HOMES = {
     "explain": "execution.plan",
     "gate": "api.gating",
     "harm_direction_removal": "methods.harm_direction_removal",
+    "heads_mask": "algebra.operations",
+    "indicator": "algebra.operations",
     "lata": "methods.lata",
     "leading": "algebra.operations",
     "judge": "api.judging",
     "load": "restore.loading",
     "locate": "editing.locate",
+    "low_rank_extrapolation": "methods.low_rank_extrapolation",
     "magnitude": "algebra.operations",
     "merge_moments": "training.moment_merging",
     "moments": "training.moments:write_moments",
@@ -118,7 +130,9 @@ _HOMES = {
     "open_moments": "algebra.opening",
     "open_scores": "algebra.opening",
     "oppose": "algebra.operations",
+    "over_share": "algebra.operations",
     "per_layer": "algebra.operations",
+    "positive": "algebra.operations",
     "pre_post_merge": "methods.pre_post_merge",
     "project": "algebra.operations",
     "random_mask": "algebra.operations",
@@ -134,6 +148,8 @@ _HOMES = {
     "save": "execution.save",
     "save_delta": "execution.delta_output",
     "select": "algebra.operations",
+    "somf": "methods.somf",
+    "soteria": "methods.soteria",
     "task_arithmetic": "methods.task_arithmetic",
     "ties": "methods.ties",
     "top": "algebra.operations",
@@ -156,6 +172,7 @@ __all__ = [
     "Scores",
     "Steering",
     "SteeringVector",
+    "antidote",
     "attach",
     "by_similarity",
     "closed_form",
@@ -170,11 +187,14 @@ __all__ = [
     "explain",
     "gate",
     "harm_direction_removal",
+    "heads_mask",
+    "indicator",
     "judge",
     "lata",
     "leading",
     "load",
     "locate",
+    "low_rank_extrapolation",
     "magnitude",
     "merge_moments",
     "moments",
@@ -185,7 +205,9 @@ __all__ = [
     "open_moments",
     "open_scores",
     "oppose",
+    "over_share",
     "per_layer",
+    "positive",
     "pre_post_merge",
     "project",
     "random_mask",
@@ -201,6 +223,8 @@ __all__ = [
     "save",
     "save_delta",
     "select",
+    "somf",
+    "soteria",
     "task_arithmetic",
     "ties",
     "top",

@@ -15,6 +15,7 @@ from tests.methods.tiny import QUERY, UP, computed, contents, near, random_tenso
 from torch import Tensor
 
 import alignmend as am
+from alignmend.algebra.nodes import Unit
 from alignmend.cli import main
 from alignmend.errors import MismatchError, ParameterError
 from alignmend.execution.adapter_output import save_adapter
@@ -60,7 +61,7 @@ def check(found: Mapping[str, Tensor], expected: reference.Arrays) -> None:
         np.testing.assert_allclose(found[name].double().numpy(), values, rtol=2e-5, atol=2e-6, err_msg=name)
 
 
-def hand(folder: Path, **tensors: list[list[float]]) -> dict[str, am.Checkpoint]:
+def hand(folder: Path, **tensors: list[list[float]]) -> dict[str, Any]:
     """Models of one 2x2 matrix each."""
     return {role: am.open(write(folder / role, {HAND: values})) for role, values in tensors.items()}
 
@@ -68,7 +69,7 @@ def hand(folder: Path, **tensors: list[list[float]]) -> dict[str, am.Checkpoint]
 TRIO = ("finetuned", "aligned", "unaligned")
 
 
-def dot(left: np.ndarray, right: np.ndarray) -> float:
+def dot(left: reference.Array, right: reference.Array) -> float:
     return float((left * right).sum())
 
 
@@ -122,7 +123,7 @@ def test_closed_form_limits(tmp_path: Path) -> None:
         ("along", {name: 2.0 * values for name, values in safety.items()}),
     ):
         finetuned = {name: values + task[name] for name, values in aligned.items()}
-        models = {"finetuned": am.open(write(tmp_path / role, finetuned))}
+        models: dict[str, Any] = {"finetuned": am.open(write(tmp_path / role, finetuned))}
         models |= {one: am.open(tmp_path / one) for one in ("aligned", "unaligned")}
         found = computed(closed_form(**models), tmp_path / f"out-{role}")
         for name, values in found.items():
@@ -195,27 +196,29 @@ def test_pre_post_merge(models: dict[str, am.Checkpoint], tmp_path: Path) -> Non
 # SafeLoRA
 
 
-def projection(name: str, rank: int, basis: np.ndarray) -> np.ndarray:
+def projection(name: str, rank: int, basis: reference.Array) -> reference.Array:
     """C, explicitly."""
     if name == "orthogonal":
         left = np.linalg.svd(basis)[0][:, :rank]
-        return left @ left.T
+        return np.asarray(left @ left.T)
     by = {
         "frob": np.linalg.norm(basis),
         "frob_sq": np.linalg.norm(basis) ** 2,
         "spectral": np.linalg.norm(basis, 2) ** 2,
     }
-    return basis @ basis.T / by[name]
+    return np.asarray(basis @ basis.T / by[name])
 
 
-def cosine(left: np.ndarray, right: np.ndarray) -> float:
+def cosine(left: reference.Array, right: reference.Array) -> float:
     return dot(left, right) / float(np.linalg.norm(left) * np.linalg.norm(right))
 
 
 SAFE_LORA = ("finetuned", "aligned", "base")
 
 
-def safe_lora_reference(models: dict[str, am.Checkpoint], low: Callable[[dict[str, float]], set[str]], **options: Any):
+def safe_lora_reference(
+    models: dict[str, am.Checkpoint], low: Callable[[dict[str, float]], set[str]], **options: Any
+) -> reference.Arrays:
     task, _ = vectors(models)
     basis = reference.subtract(numbers(models, "aligned"), numbers(models, "base"))
     name, rank = options.get("projector", "frob"), options.get("rank", 0)
@@ -347,7 +350,7 @@ def test_safe_merge_limits(on_adapters: dict[str, am.Checkpoint], tmp_path: Path
     given = roles(on_adapters, *SAFE_LORA, "safety")
     finetuned = reference.numbers(computed(on_adapters["finetuned"], tmp_path / "f"))
     safety = reference.numbers(computed(on_adapters["safety"], tmp_path / "s"))
-    cases = {
+    cases: dict[str, tuple[dict[str, Any], reference.Arrays]] = {
         "no threshold": ({"threshold": 0.0}, finetuned),
         "all of the fine-tune": ({"threshold": 1.01, "weight": 1.0}, finetuned),
         "all of the safety update": ({"threshold": 1.01, "weight": 0.0}, safety),
@@ -378,7 +381,7 @@ def lata_of(models: dict[str, am.Checkpoint], **options: Any) -> am.Checkpoint:
     )
 
 
-def lata_reference(models: dict[str, am.Checkpoint], weights: Callable[[list[float]], list[float]]):
+def lata_reference(models: dict[str, am.Checkpoint], weights: Callable[[list[float]], list[float]]) -> reference.Arrays:
     task, instruction = (
         reference.subtract(numbers(models, role), numbers(models, "base")) for role in ("finetuned", "safety")
     )
@@ -419,7 +422,8 @@ def test_lata_thresholds(models: dict[str, am.Checkpoint], tmp_path: Path) -> No
 def test_lata_drops_a_task_that_is_the_instruction_vector_itself(
     models: dict[str, am.Checkpoint], tmp_path: Path
 ) -> None:
-    for unit in ("layer", "tensor"):
+    units: tuple[Unit, ...] = ("layer", "tensor")
+    for unit in units:
         result = lata(
             target=models["aligned"],
             task=models["finetuned"],
@@ -427,7 +431,7 @@ def test_lata_drops_a_task_that_is_the_instruction_vector_itself(
             instruct=models["finetuned"],
             weights="threshold",
             threshold=1.0,
-            unit=unit,  # type: ignore[arg-type]
+            unit=unit,
         )
         (found,) = am.coefficients(result)
         assert {one.cosine for one in found.values()} == {1.0}
@@ -440,7 +444,7 @@ def test_lata_by_hand(tmp_path: Path) -> None:
     task = {QUERY.format(0): [[1.0, 0.0]], QUERY.format(1): [[1.0, 1.0]]}
     instruct = {QUERY.format(0): [[1.0, 0.0]], QUERY.format(1): [[1.0, 0.0]]}
     given = {"base": zero, "task": task, "instruct": instruct, "target": zero}
-    opened = {role: am.open(write(tmp_path / role, tensors)) for role, tensors in given.items()}
+    opened: dict[str, Any] = {role: am.open(write(tmp_path / role, tensors)) for role, tensors in given.items()}
     found = computed(lata(**opened), tmp_path / "out")
     assert [found[QUERY.format(layer)].tolist() for layer in (0, 1)] == [[[0.0, 0.0]], [[1.0, 1.0]]]
 

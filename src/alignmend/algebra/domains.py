@@ -9,6 +9,7 @@ from alignmend.algebra.nodes import (
     AdapterDelta,
     DeltaNode,
     Difference,
+    Indicator,
     ScoreNode,
     Selected,
     SelectedScores,
@@ -90,7 +91,7 @@ def _scored(node: ScoreNode, target: CheckpointFolder, name: str) -> bool:
 def _speaks_of(node: DeltaNode, target: CheckpointFolder, name: str, dimensions: int) -> bool:
     if isinstance(node, Difference):
         return all(lookup(side.folder, target, name) is not None for side in (node.minuend, node.subtrahend))
-    if isinstance(node, AdapterDelta | StoredDelta):
+    if isinstance(node, AdapterDelta | StoredDelta | Indicator):
         return True
     taken = node.selection.takes(name, dimensions) if isinstance(node, Selected) else True
     return taken and any(_speaks_of(operand, target, name, dimensions) for operand in operands_of(node))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from alignmend.algebra.names import layer_of
-from alignmend.algebra.nodes import Opposition, Ranked, Rule, Similar
+from alignmend.algebra.nodes import Opposition, Ranked, Rule, Share, Similar
 from alignmend.algebra.thresholds import Coefficient, Coefficients
 
 Group = int | str | None
@@ -23,6 +23,8 @@ class TensorProducts:
     """Squared norm of the left delta."""
     right: float
     product: float
+    size: int = field(default=0, kw_only=True)
+    """Elements."""
 
     @property
     def cosine(self) -> float | None:
@@ -51,7 +53,9 @@ def fit(rule: Rule, products: Sequence[TensorProducts]) -> Coefficients:
             values = dict(_low(rule, inside))
         case Ranked():
             values = dict(_by_rank(rule, inside))
-    outside = 0.0 if isinstance(rule, Opposition) else rule.outside
+        case Share():
+            values = {group: total.size / total.left if total.left else 0.0 for group, total in inside.items()}
+    outside = rule.outside if isinstance(rule, Similar | Ranked) else 0.0
     return {
         one.name: Coefficient(one.name, values.get(group, outside), sums[group].cosine, sums[group].ratio)
         for group, members in groups.items()
@@ -68,7 +72,7 @@ def _group(rule: Rule, name: str) -> Group:
 
 def _total(members: Sequence[TensorProducts]) -> TensorProducts:
     columns = zip(*((one.left, one.right, one.product) for one in members), strict=True)
-    return TensorProducts(members[0].name, *map(math.fsum, columns))
+    return TensorProducts(members[0].name, *map(math.fsum, columns), size=sum(one.size for one in members))
 
 
 def _opposed(total: TensorProducts) -> float:

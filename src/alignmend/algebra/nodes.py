@@ -235,7 +235,17 @@ class Ranked:
     unit: Unit = "layer"
 
 
-Rule: TypeAlias = Opposition | Similar | Ranked
+@dataclass(frozen=True)
+class Share:
+    """A coefficient per tensor: the inverse of the mean of `left`, an indicator; 0 where it is zero everywhere."""
+
+    left: DeltaNode
+    right: DeltaNode
+    """The same."""
+    unit: Unit = "tensor"
+
+
+Rule: TypeAlias = Opposition | Similar | Ranked | Share
 """How coefficients follow from inner products of two deltas."""
 
 
@@ -245,6 +255,13 @@ class Fitted:
 
     rule: Rule
     operand: DeltaNode
+
+
+@dataclass(frozen=True)
+class Indicator:
+    """1 where the mask is true, 0 elsewhere."""
+
+    mask: MaskNode
 
 
 DeltaNode: TypeAlias = (
@@ -261,6 +278,7 @@ DeltaNode: TypeAlias = (
     | Weighted
     | Projected
     | Fitted
+    | Indicator
 )
 
 
@@ -346,7 +364,21 @@ class Conflict:
     zeros: bool = True
 
 
-MaskNode: TypeAlias = Top | Random | Both | Either | Not | Conflict
+@dataclass(frozen=True)
+class Positive:
+    """True where a stored number is above zero; false on tensors that are not stored."""
+
+    source: Source
+
+
+@dataclass(frozen=True)
+class Heads:
+    """True on the columns of attention's output projections that belong to the heads, by layer."""
+
+    heads: tuple[tuple[int, tuple[int, ...]], ...]
+
+
+MaskNode: TypeAlias = Top | Random | Both | Either | Not | Conflict | Positive | Heads
 
 
 def scaled(coefficient: float, node: DeltaNode) -> DeltaNode:

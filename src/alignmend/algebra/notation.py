@@ -16,6 +16,8 @@ from alignmend.algebra.nodes import (
     Either,
     Elected,
     Fitted,
+    Heads,
+    Indicator,
     Magnitude,
     Masked,
     MaskNode,
@@ -24,14 +26,17 @@ from alignmend.algebra.nodes import (
     Operand,
     Opposition,
     PerLayer,
+    Positive,
     Projected,
     Random,
+    Ranked,
     Rule,
     Scaled,
     ScoreNode,
     Selected,
     SelectedScores,
     Selection,
+    Share,
     Similar,
     StoredDelta,
     StoredScores,
@@ -115,6 +120,10 @@ def _delta(node: DeltaNode, labels: Labels) -> str:
             cut = f", rank={rank}" if projector == "orthogonal" else ""
             sides = f"{_delta(operand, labels)}, {_delta(basis, labels)}"
             return f"project({sides}, projector={projector!r}{cut})"
+        case Indicator(mask):
+            return f"indicator({_mask(mask, labels)})"
+        case Fitted(Share(Indicator(mask)), operand):
+            return f"{_delta(operand, labels)} / mean({_mask(mask, labels)})"
         case Fitted(rule, operand):
             return f"{_rule(rule, labels)} * {_delta(operand, labels)}"
         case Masked(Top(Magnitude(ranked), density, scope, "nearest"), operand) if ranked == operand:
@@ -134,7 +143,9 @@ def _rule(rule: Rule, labels: Labels) -> str:
             least = f"number={rule.number}" if rule.number is not None else f"limit={_number(rule.limit)}"
             beyond = f", outside={_number(rule.outside)}" if rule.unit == "layer" else ""
             return f"similar({sides}, {least}{', strict=True' if rule.strict else ''}{unit}{beyond})"
-        case _:
+        case Share():
+            return f"share({sides})"
+        case Ranked():
             return f"ranked({sides}, law={rule.law!r}, outside={_number(rule.outside)})"
 
 
@@ -167,6 +178,12 @@ def mask_notation(node: MaskNode, labels: Labels) -> str:
             return f"({mask_notation(left, labels)} | {mask_notation(right, labels)})"
         case Not(operand):
             return f"~{mask_notation(operand, labels)}"
+            return f"~{_mask(operand, labels)}"
+        case Positive(source):
+            return f"positive({_source(source, labels)})"
+        case Heads(heads):
+            table = ", ".join(f"{layer}: {list(chosen)}" for layer, chosen in heads)
+            return f"heads({{{table}}})"
         case Conflict(left, right, zeros):
             return f"conflict({_delta(left, labels)}, {_delta(right, labels)}{'' if zeros else ', zeros=False'})"
 

@@ -13,11 +13,14 @@ from alignmend.algebra.nodes import (
     Counting,
     Elected,
     Fitted,
+    Heads,
+    Indicator,
     Law,
     Magnitude,
     Masked,
     Opposition,
     PerLayer,
+    Positive,
     Projected,
     Projector,
     Random,
@@ -26,8 +29,10 @@ from alignmend.algebra.nodes import (
     Selected,
     SelectedScores,
     Selection,
+    Share,
     Shrinkage,
     Similar,
+    StoredScores,
     Top,
     Unit,
     Weighted,
@@ -86,11 +91,27 @@ def elect(deltas: Sequence[Delta]) -> Delta:
     return Delta(Elected(tuple(delta.node for delta in deltas)))
 
 
-def trim(delta: Delta, *, density: float, scope: Scope = "model", counting: Counting = "nearest") -> Delta:
-    """Keep the `density` share of weights with the largest magnitude, zero the rest; the count is exact."""
-    if _density(density) == 1.0 and _scope(scope):
+def trim(
+    delta: Delta,
+    *,
+    density: float,
+    scope: Scope = "model",
+    counting: Counting = "nearest",
+    outliers: float = 0.0,
+) -> Delta:
+    """Keep the `density` share of weights with the largest magnitude, zero the rest; the count is exact.
+
+    With `outliers`, the so large share of the very largest is zeroed too, and the next ones are kept: both tails of
+    Model Breadcrumbs (Davari and Belilovsky, arXiv 2312.06795).
+    """
+    if _density(outliers) + _density(density) > 1.0:
+        raise ParameterError(f"density {density} and outliers {outliers} are more than all weights together")
+    if outliers == 0.0 and density == 1.0 and _scope(scope):
         return delta
-    return where(top(magnitude(delta), density=density, scope=scope, counting=counting), delta)
+    reached = top(magnitude(delta), density=min(1.0, density + outliers), scope=scope, counting=counting)
+    if outliers == 0.0:
+        return where(reached, delta)
+    return where(reached - top(magnitude(delta), density=outliers, scope=scope, counting=counting), delta)
 
 
 def drop(delta: Delta, *, density: float, seed: int = 0, rescale: bool = True) -> Delta:
@@ -206,6 +227,40 @@ def conflict(left: Delta, right: Delta, *, zeros: bool = True) -> Mask:
     and minus differ.
     """
     return Mask(Conflict(left.node, right.node, zeros))
+
+
+def positive(stored: Scores) -> Mask:
+    """True where a stored number, such as a mask's logit, is above zero; false on tensors that the file does not have.
+
+    `stored` is what `open_scores` gives.
+    """
+    if not isinstance(stored.node, StoredScores):
+        raise ParameterError("positive takes numbers as they were stored, from open_scores")
+    return Mask(Positive(stored.node.source))
+
+
+def indicator(mask: Mask) -> Delta:
+    """1 where the mask is true, 0 elsewhere."""
+    return Delta(Indicator(mask.node))
+
+
+def over_share(delta: Delta, mask: Mask) -> Delta:
+    """The delta over the mask's mean, tensor by tensor; zero where the mask is false everywhere."""
+    shown = indicator(mask).node
+    return Delta(Fitted(Share(shown, shown), delta.node))
+
+
+def heads_mask(heads: Mapping[int, Sequence[int]]) -> Mask:
+    """True on the columns of attention's output projections that belong to these heads, by decoder layer.
+
+    Heads are query heads, counted from 0; a head's width is the projection's inputs over the number of heads.
+    """
+    for layer, chosen in heads.items():
+        if layer < 0 or len(set(chosen)) != len(chosen):
+            raise ParameterError(
+                f"heads of layer {layer}: {list(chosen)}: layers count from 0, and name each head once"
+            )
+    return Mask(Heads(tuple((layer, tuple(sorted(chosen))) for layer, chosen in sorted(heads.items()))))
 
 
 def project(delta: Delta, basis: Delta, *, projector: Projector = "frob", rank: int = 0) -> Delta:

@@ -187,6 +187,13 @@ class Absolute:
 
 
 @dataclass(frozen=True)
+class Truth:
+    """1 where the mask is true, 0 elsewhere."""
+
+    mask: MaskProgram
+
+
+@dataclass(frozen=True)
 class Elect:
     """Mean of the terms that have the sign with more mass, zero where both have as much; at least two terms."""
 
@@ -204,6 +211,7 @@ Program: TypeAlias = (
     | Keep
     | Absolute
     | Elect
+    | Truth
     | RightMultiplied
     | Projected
 )
@@ -278,7 +286,23 @@ class Differ:
     zeros: bool
 
 
-MaskProgram: TypeAlias = RandomKeep | Above | RowTop | Constant | And | Or | Invert | Differ
+@dataclass(frozen=True)
+class AboveZero:
+    """True where the stored number is above zero."""
+
+    values: Program
+
+
+@dataclass(frozen=True)
+class Between:
+    """True where a coordinate of a matrix of `columns`, its column or its row, lies in one of the ranges."""
+
+    ranges: tuple[tuple[int, int], ...]
+    columns: int
+    by_row: bool
+
+
+MaskProgram: TypeAlias = RandomKeep | Above | RowTop | Constant | And | Or | Invert | Differ | AboveZero | Between
 
 
 def parts_within(program: Program | MaskProgram) -> tuple[Program | MaskProgram, ...]:
@@ -296,6 +320,10 @@ def parts_within(program: Program | MaskProgram) -> tuple[Program | MaskProgram,
             return (operand,)
         case RightMultiplied(operand=operand):
             return (operand,)
+        case Truth(mask):
+            return (mask,)
+        case AboveZero(values):
+            return (values,)
         case Plus(terms) | Elect(terms):
             return terms
         case Above(score=score) | RowTop(score=score) if score is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from alignmend.algebra import programs as program
 from alignmend.algebra.domains import check_leaf, ranked_names
+from alignmend.algebra.heads import heads_mask
 from alignmend.algebra.names import is_buffer, is_input_first, layer_of, natural_key
 from alignmend.algebra.nodes import (
     AdapterDelta,
@@ -18,11 +19,14 @@ from alignmend.algebra.nodes import (
     Either,
     Elected,
     Fitted,
+    Heads,
+    Indicator,
     Magnitude,
     Masked,
     MaskNode,
     Not,
     PerLayer,
+    Positive,
     Projected,
     Random,
     Scaled,
@@ -143,6 +147,9 @@ class Resolver:
             case Weighted(weighting, operand):
                 found = self.delta(operand, entry, common=common)
                 return None if found is None else weighted(weighting, found, entry)
+            case Indicator(mask):
+                truths = self.mask(mask, entry, common=common)
+                return None if truths == program.Constant(False) else program.Truth(truths)
             case Projected():
                 return self._projected(node, entry, common=common)
             case Fitted(rule, operand):
@@ -171,6 +178,12 @@ class Resolver:
             case Conflict(left, right, zeros):
                 sides = (self.delta(side, entry, common=common) for side in (left, right))
                 return differ(*sides, zeros=zeros)
+            case Positive(source):
+                stored = lookup(source.folder, self.target.folder, entry.name)
+                read = self._fitted(stored, source, entry, common=False) if stored is not None else None
+                return program.Constant(False) if read is None else program.AboveZero(read)
+            case Heads():
+                return heads_mask(node, entry, self.target.folder, self.problems)
 
     def score(self, node: ScoreNode, entry: TensorEntry, *, common: bool) -> program.Program | None:
         """The program of scores for the target's tensor `entry`; None where they are zero."""

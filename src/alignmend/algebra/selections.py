@@ -4,24 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from alignmend.algebra.heads import unknown_layers
 from alignmend.algebra.names import kind_of, layer_of, matches
-from alignmend.algebra.nodes import DeltaNode, PerLayer, Selected, Selection
+from alignmend.algebra.nodes import DeltaNode, Heads, Masked, PerLayer, Selected, Selection
 from alignmend.algebra.problems import Problems
-from alignmend.algebra.walks import parts_of
+from alignmend.algebra.walks import masks_within, parts_of
 from alignmend.io.folder import CheckpointFolder
 
 
 def check_selections(node: DeltaNode, target: CheckpointFolder, problems: Problems) -> None:
     """Report patterns, layers and kinds of an expression that fit no tensor of the target."""
     for found in _choosing(node):
-        if isinstance(found, PerLayer):
+        if isinstance(found, Masked):
+            _check_heads(found, target, problems)
+        elif isinstance(found, PerLayer):
             _check_layers((layer for layer, _ in found.coefficients), (), target, problems)
         else:
             _check_selection(found.selection, target, problems)
 
 
-def _choosing(node: DeltaNode) -> Iterator[PerLayer | Selected]:
-    return (part for part in parts_of(node) if isinstance(part, PerLayer | Selected))
+def _choosing(node: DeltaNode) -> Iterator[PerLayer | Selected | Masked]:
+    return (part for part in parts_of(node) if isinstance(part, PerLayer | Selected | Masked))
+
+
+def _check_heads(node: Masked, target: CheckpointFolder, problems: Problems) -> None:
+    for mask in masks_within(node.mask):
+        for layer in unknown_layers(mask, target) if isinstance(mask, Heads) else ():
+            problems.add(f"layer {layer} of {target.location} has no output projection of attention to take heads of")
 
 
 def _check_selection(selection: Selection, target: CheckpointFolder, problems: Problems) -> None:

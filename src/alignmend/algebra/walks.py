@@ -15,10 +15,12 @@ from alignmend.algebra.nodes import (
     Either,
     Elected,
     Fitted,
+    Indicator,
     Magnitude,
     Masked,
     MaskNode,
     Not,
+    Positive,
     Projected,
     Rule,
     ScoreNode,
@@ -50,7 +52,7 @@ class Leaf:
 def operands_of(node: DeltaNode) -> tuple[DeltaNode, ...]:
     """What a node is made of; what a mask, a rule or a projection looks at is not among it."""
     match node:
-        case Difference() | AdapterDelta() | StoredDelta():
+        case Difference() | AdapterDelta() | StoredDelta() | Indicator():
             return ()
         case Sum(terms) | Elected(terms):
             return terms
@@ -63,22 +65,30 @@ def beside(node: DeltaNode) -> tuple[DeltaNode, ...]:
     match node:
         case Projected(basis=basis):
             return (basis,)
-        case Masked(mask=mask):
+        case Masked(mask=mask) | Indicator(mask=mask):
             return _compared(mask)
         case _:
             return ()
 
 
 def _compared(mask: MaskNode) -> tuple[DeltaNode, ...]:
+    found = [one for one in masks_within(mask) if isinstance(one, Conflict)]
+    return tuple(side for one in found for side in (one.left, one.right))
+
+
+def masks_within(mask: MaskNode) -> tuple[MaskNode, ...]:
+    """The mask, or those that it is put together from."""
     match mask:
-        case Conflict(left, right):
-            return (left, right)
         case Both(left, right) | Either(left, right):
-            return _compared(left) + _compared(right)
+            return masks_within(left) + masks_within(right)
         case Not(operand):
-            return _compared(operand)
+            return masks_within(operand)
         case _:
-            return ()
+            return (mask,)
+
+
+def _stored_masks(mask: MaskNode) -> tuple[Source, ...]:
+    return tuple(one.source for one in masks_within(mask) if isinstance(one, Positive))
 
 
 def ranked_delta(score: ScoreNode) -> DeltaNode | None:
@@ -124,6 +134,8 @@ def _leaves(node: DeltaNode, selections: tuple[Selection, ...]) -> Iterator[Leaf
             yield Leaf(target, selections, partial=False)
         case Selected(selection):
             selections = (*selections, selection)
+        case Masked(mask=mask) | Indicator(mask=mask):
+            yield from (Leaf(source, selections, partial=True) for source in _stored_masks(mask))
     for operand in (*operands_of(node), *beside(node)):
         yield from _leaves(operand, selections)
     for question in _questions_here(node):
@@ -204,7 +216,7 @@ def _questions(node: DeltaNode) -> Iterator[Question]:
 def _questions_here(node: DeltaNode) -> tuple[Question, ...]:
     """Those of the node's own mask or rule."""
     match node:
-        case Masked(mask=mask):
+        case Masked(mask=mask) | Indicator(mask=mask):
             return tops_of(mask)
         case Fitted(rule=rule):
             return (rule,)
@@ -222,12 +234,4 @@ def masks_of(node: DeltaNode) -> Iterator[Masked]:
 
 def tops_of(mask: MaskNode) -> tuple[Top, ...]:
     """The rankings that a mask is put together from, each as often as it occurs."""
-    match mask:
-        case Top():
-            return (mask,)
-        case Both(left, right) | Either(left, right):
-            return tops_of(left) + tops_of(right)
-        case Not(operand):
-            return tops_of(operand)
-        case _:
-            return ()
+    return tuple(one for one in masks_within(mask) if isinstance(one, Top))

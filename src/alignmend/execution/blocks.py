@@ -13,8 +13,10 @@ import torch
 
 from alignmend.algebra.programs import (
     Above,
+    AboveZero,
     Absolute,
     And,
+    Between,
     Constant,
     Differ,
     Dora,
@@ -37,6 +39,7 @@ from alignmend.algebra.programs import (
     Subtract,
     Times,
     TokenRows,
+    Truth,
     read_counts,
     row_parts,
     whole_rows,
@@ -176,6 +179,11 @@ class Evaluator:
                 return self._elect(terms, start, stop)
             case Absolute(operand):
                 return self.run(operand, start, stop).abs_()
+            case Truth(mask):
+                truths = self.mask(mask, start, stop)
+                values = self.take(stop - start).copy_(truths.view(torch.uint8))
+                self.give_truths(truths)
+                return values
 
     def measured(self, program: Program, start: int, stop: int) -> tuple[torch.Tensor, Tallies]:
         """As `run`, and what the labelled masks of the program kept."""
@@ -303,6 +311,18 @@ class Evaluator:
                 return truths
             case Differ():
                 return self._differing(mask, start, stop, truths)
+            case AboveZero(program):
+                values = self.run(program, start, stop)
+                torch.gt(values, 0, out=truths)
+                self.give(values)
+                return truths
+            case Between(ranges, columns, by_row):
+                places = torch.arange(start, stop)
+                places = places // columns if by_row else places % columns
+                truths.zero_()
+                for first, last in ranges:
+                    truths.logical_or_((places >= first) & (places < last))
+                return truths
         raise AssertionError(mask)
 
     def _differing(self, mask: Differ, start: int, stop: int, truths: torch.Tensor) -> torch.Tensor:

@@ -85,7 +85,7 @@ def _products(entry: TensorEntry, left: Program | None, right: Program | None, e
     totals = [math.fsum(column) for column in zip(*sums, strict=True)] if sums else [0.0, 0.0, 0.0]
     if not all(math.isfinite(total) for total in totals):
         raise NonFiniteError(f"{entry.name}: the delta holds NaN or infinity, or its square overflows float32")
-    return TensorProducts(entry.name, *totals)
+    return TensorProducts(entry.name, *totals, size=entry.size)
 
 
 def block_products(

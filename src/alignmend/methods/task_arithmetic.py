@@ -19,6 +19,7 @@ def task_arithmetic(
     weights: Sequence[float] | None = None,
     trim: float = 1.0,
     scope: Scope = "model",
+    outliers: float = 0.0,
     density: float = 1.0,
     seed: int = 0,
     rescale: bool = True,
@@ -37,6 +38,7 @@ def task_arithmetic(
     | weights | w_t | share of each task vector, one number per model; 1 each if left out |
     | trim | - | fraction of each task vector that is kept, largest magnitudes first; 1 keeps all |
     | scope | - | what `trim` ranks over: `model`, or each `tensor` by itself |
+    | outliers | - | fraction of the very largest that is left out too (Breadcrumbs, arXiv 2312.06795) |
     | density | 1 - p | fraction of each task vector that is kept at random (DARE, arXiv 2311.03099); 1 keeps all |
     | seed | - | of the random masks; the second task vector uses seed + 1, and so on |
     | rescale | - | whether survivors of the random drop are divided by the density |
@@ -48,7 +50,7 @@ def task_arithmetic(
         raise ParameterError(f"weights has {len(shares)} numbers for {len(finetuned)} fine-tuned models: give one each")
     step: Delta | None = None
     for number, (model, share) in enumerate(zip(finetuned, shares, strict=True)):
-        vector = operations.trim(model - base, density=trim, scope=scope)
+        vector = operations.trim(model - base, density=trim, scope=scope, outliers=outliers)
         vector = share * operations.drop(vector, density=density, seed=seed + number, rescale=rescale)
         step = vector if step is None else step + vector
     if step is None:

@@ -215,6 +215,8 @@ def _schema(name: str, arguments: Sequence[Argument], kind: Any) -> type[BaseMod
 def _sweepable(annotation: object) -> Any:
     if annotation == (Mapping[int, float] | None):  # a copy of a recipe that went through JSON has text for keys
         return Mapping[Annotated[int, Field(strict=False)], float] | None
+    if annotation == Mapping[int, Sequence[int]]:
+        return Mapping[Annotated[int, Field(strict=False)], Sequence[int]]
     if annotation == (float | None):
         return float | list[float] | None
     return float | list[float] if annotation is float else annotation
