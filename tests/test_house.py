@@ -23,7 +23,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 LAYERS = (
     {"__main__"},
     {"cli", "testing"},
-    {"restore", "chat_families"},
+    {"restore", "chat_families", "auditing"},
     {"recipes"},
     {"methods"},
     {"report"},

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from alignmend.algebra.values import Mask as Mask
     from alignmend.algebra.values import Moments as Moments
     from alignmend.algebra.values import Scores as Scores
+    from alignmend.auditing.audit import audit as audit
     from alignmend.editing.locate import locate as locate
     from alignmend.errors import AlignmendError as AlignmendError
     from alignmend.execution.delta_output import save_delta as save_delta
@@ -68,6 +69,7 @@ _HOMES = {
     "Steering": "activations.steering",
     "SteeringVector": "activations.vector",
     "attach": "activations.attached",
+    "audit": "auditing.audit",
     "common_rows": "algebra.operations",
     "cosine": "execution.reduce",
     "drop": "algebra.operations",
@@ -115,6 +117,7 @@ __all__ = [
     "Steering",
     "SteeringVector",
     "attach",
+    "audit",
     "common_rows",
     "cosine",
     "drop",
