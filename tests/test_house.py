@@ -25,6 +25,7 @@ LAYERS = (
     {"cli", "testing"},
     {"api"},
     {"restore", "chat_families"},
+    {"restore", "chat_families", "auditing"},
     {"recipes"},
     {"methods"},
     {"report"},

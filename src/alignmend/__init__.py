@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from alignmend.api.reporting import report as report
     from alignmend.api.restoring import restore as restore
     from alignmend.api.training import train as train
+    from alignmend.auditing.audit import audit as audit
     from alignmend.editing.locate import locate as locate
     from alignmend.errors import AlignmendError as AlignmendError
     from alignmend.execution.delta_output import save_delta as save_delta
@@ -103,6 +104,7 @@ _HOMES = {
     "closed_form": "methods.closed_form",
     "coefficients": "execution.finding",
     "compare": "api.comparing",
+    "audit": "auditing.audit",
     "common_rows": "algebra.operations",
     "conflict": "algebra.operations",
     "conflict_mask": "methods.conflict_mask",
@@ -174,6 +176,7 @@ __all__ = [
     "SteeringVector",
     "antidote",
     "attach",
+    "audit",
     "by_similarity",
     "closed_form",
     "coefficients",

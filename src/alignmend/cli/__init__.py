@@ -13,6 +13,7 @@ from typing import Any
 
 from alignmend.cli import (
     apply,
+    audit,
     chat,
     compare,
     convert,
@@ -59,6 +60,7 @@ COMMANDS = (
     vector,
     edit,
     diff,
+    audit,
     organism,
     convert,
     list_,

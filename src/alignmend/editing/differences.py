@@ -57,7 +57,13 @@ def compare(original: TensorEntry, edited: TensorEntry, layer: int | None) -> Te
     With the same dtype any difference is a change; otherwise the original is cast to the edited's dtype first, and what
     remains must exceed one spacing of the coarser dtype. `NonFiniteError` where either holds NaN or infinity.
     """
-    before, after = _read(original), _read(edited)
+    return compare_values(read(original), read(edited), original, edited, layer)
+
+
+def compare_values(
+    before: torch.Tensor, after: torch.Tensor, original: TensorEntry, edited: TensorEntry, layer: int | None
+) -> TensorChange:
+    """`compare` of two tensors that are read already; the entries say names and dtypes."""
     same = original.dtype == edited.dtype
     cast = before if same or edited.dtype not in _FLOATS else before.to(after.dtype)
     size, other = _size(before), _size(after)
@@ -121,7 +127,8 @@ def _ranks(difference: torch.Tensor) -> tuple[float, float]:
     return second, min(1.0, float((values[:vectors].double() ** 2).sum()) / total)
 
 
-def _read(entry: TensorEntry) -> torch.Tensor:
+def read(entry: TensorEntry) -> torch.Tensor:
+    """A stored tensor in its own dtype."""
     import torch
 
     buffer = bytearray(max(entry.bytes, 1))

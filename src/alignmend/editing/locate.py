@@ -77,7 +77,7 @@ def locate(
     `MismatchError` where they are not the same architecture.
     """
     first = open_checkpoint_folder(original)
-    pairs, notes = _pairs(first, open_checkpoint_folder(edited))
+    pairs, notes = paired(first, open_checkpoint_folder(edited))
     changes = []
     names = sorted(pairs, key=natural_key)
     for number, name in enumerate(names, start=1):
@@ -118,8 +118,11 @@ def _kind(changed: Sequence[TensorChange], layers: Sequence[int], count: int, el
     return "low-rank" if low else "dense"
 
 
-def _pairs(first: CheckpointFolder, other: CheckpointFolder) -> tuple[Mapping[str, TensorEntry], tuple[str, ...]]:
-    """Each tensor of `first` -> the same one of `other`, and what to say of those that only one of them has."""
+def paired(first: CheckpointFolder, other: CheckpointFolder) -> tuple[Mapping[str, TensorEntry], tuple[str, ...]]:
+    """Each tensor of `first` -> the same one of `other`, and what to say of those that only one of them has.
+
+    Raises `MismatchError` where they are not one architecture.
+    """
     found = Seen(other)
     if first.tensors.keys() != other.tensors.keys():
         found = seen_as(other, first)

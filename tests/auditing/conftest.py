@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from tests.fixtures_organisms import shipped
+
+__all__ = ["shipped"]
