@@ -24,7 +24,6 @@ LAYERS = (
     {"__main__"},
     {"cli", "testing"},
     {"api"},
-    {"restore", "chat_families"},
     {"restore", "chat_families", "auditing"},
     {"recipes"},
     {"methods"},

@@ -121,9 +121,9 @@ def _delta(node: DeltaNode, labels: Labels) -> str:
             sides = f"{_delta(operand, labels)}, {_delta(basis, labels)}"
             return f"project({sides}, projector={projector!r}{cut})"
         case Indicator(mask):
-            return f"indicator({_mask(mask, labels)})"
+            return f"indicator({mask_notation(mask, labels)})"
         case Fitted(Share(Indicator(mask)), operand):
-            return f"{_delta(operand, labels)} / mean({_mask(mask, labels)})"
+            return f"{_delta(operand, labels)} / mean({mask_notation(mask, labels)})"
         case Fitted(rule, operand):
             return f"{_rule(rule, labels)} * {_delta(operand, labels)}"
         case Masked(Top(Magnitude(ranked), density, scope, "nearest"), operand) if ranked == operand:
@@ -178,7 +178,6 @@ def mask_notation(node: MaskNode, labels: Labels) -> str:
             return f"({mask_notation(left, labels)} | {mask_notation(right, labels)})"
         case Not(operand):
             return f"~{mask_notation(operand, labels)}"
-            return f"~{_mask(operand, labels)}"
         case Positive(source):
             return f"positive({_source(source, labels)})"
         case Heads(heads):
