@@ -49,6 +49,7 @@ def finished(
         and manifest.recipe == wanted.recipe
         and manifest.expression == wanted.expression
         and _headers(manifest.inputs) == _headers(wanted.inputs)
+        and (wanted.recipe is not None or _locations(manifest.inputs) == _locations(wanted.inputs))
         and _headers(manifest.data) == _headers(wanted.data)
         and all(changed < written for _, _, changed in (*file_states(operands), *states(companions.values())))
         and _tokenizer(output.file for output in manifest.outputs) == _tokenizer(companions)
@@ -65,6 +66,11 @@ def _sizes(companions: Mapping[str, Path]) -> dict[str, int | None]:
 def _tokenizer(names: Iterable[str]) -> set[str]:
     """One that has gone since it was copied tells of itself by no date."""
     return {name for name in names if is_tokenizer_file(name)}
+
+
+def _locations(inputs: Mapping[str, Input]) -> dict[str, str]:
+    """What a recipe says by itself: folders of one name may hold weights of one layout."""
+    return {role: given.location for role, given in inputs.items()}
 
 
 def _headers(inputs: Mapping[str, Input]) -> dict[str, list[tuple[str, int, str]]]:

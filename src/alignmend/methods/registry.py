@@ -94,7 +94,6 @@ class Method:
         return f"arXiv {self.arxiv}" if self.arxiv else "of this project"
 
 
-@cache
 def method_names() -> tuple[str, ...]:
     """Every method, sorted; none is imported."""
     names = sorted(module.name for module in pkgutil.iter_modules(alignmend.methods.__path__))
