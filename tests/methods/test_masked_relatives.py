@@ -249,6 +249,45 @@ def test_somf_refuses_weights_that_fit_no_models(models: dict[str, Any], tmp_pat
         somf(aligned=models["aligned"], finetuned=[models["finetuned"]], mask=mask, weights=[1.0, 2.0])
 
 
+# DELLA
+
+
+@pytest.mark.parametrize("rescale", [True, False])
+def test_large_weights_are_kept_more_often(rescale: bool, models: dict[str, Any], tmp_path: Path) -> None:
+    expected = numbers(models, "base")
+    for name, values in minus(models, "finetuned", "base").items():
+        rows = values.astype(np.float32).reshape(-1, values.shape[-1])
+        ranks = np.stack([np.argsort(np.argsort(np.abs(row), kind="stable"), kind="stable") for row in rows])
+        chance = 0.3 + 0.4 * (ranks / (rows.shape[1] - 1)).ravel()
+        drawn = np.array(reference.random_words("mask", 5, f"ranked\0{name}", 0, values.size)) / 2.0**32
+        kept = np.where(drawn < chance, 1 / chance if rescale else 1.0, 0.0).reshape(values.shape)
+        expected[name] = expected[name] + values * kept
+    result = task_arithmetic(
+        base=models["base"], finetuned=[models["finetuned"]], density=0.5, window=0.2, seed=5, rescale=rescale
+    )
+    for threads in (1, 3):
+        check(computed(result, tmp_path / str(threads), threads=threads), expected)
+
+
+def test_the_expectation_is_unchanged_and_chances_are_as_they_should_be(tmp_path: Path) -> None:
+    name = UP.format(0)
+    write(tmp_path / "a", {name: torch.linspace(1.0, 2.0, 400).repeat(600, 1)})
+    write(tmp_path / "b", {name: torch.zeros(600, 400)})
+    a, b = am.open(tmp_path / "a"), am.open(tmp_path / "b")
+    found = computed(b + am.drop(a - b, density=0.5, window=0.3, seed=1), tmp_path / "out")[name]
+    assert float(found.mean()) == pytest.approx(1.5, abs=0.02)
+    shares = (found != 0).double().mean(dim=0)
+    assert float(shares[:20].mean()) == pytest.approx(0.2, abs=0.03)
+    assert float(shares[-20:].mean()) == pytest.approx(0.8, abs=0.03)
+
+
+def test_a_window_that_leaves_no_chance_is_refused(models: dict[str, Any]) -> None:
+    delta = models["finetuned"] - models["base"]
+    for density, window in ((0.5, 0.5), (0.9, 0.2), (0.5, -0.1), (1.0, 0.1)):
+        with pytest.raises(ParameterError, match="leaves the range of a chance"):
+            am.drop(delta, density=density, window=window)
+
+
 # Breadcrumbs
 
 

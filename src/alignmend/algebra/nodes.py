@@ -264,6 +264,20 @@ class Indicator:
     mask: MaskNode
 
 
+@dataclass(frozen=True)
+class RankedDrop:
+    """The operand, each weight kept by a chance that grows with its magnitude's rank in its row, divided by it.
+
+    The chance goes from density - window for the smallest to density + window for the largest.
+    """
+
+    density: float
+    window: float
+    seed: int
+    rescale: bool
+    operand: DeltaNode
+
+
 DeltaNode: TypeAlias = (
     Difference
     | AdapterDelta
@@ -279,6 +293,7 @@ DeltaNode: TypeAlias = (
     | Projected
     | Fitted
     | Indicator
+    | RankedDrop
 )
 
 

@@ -30,6 +30,7 @@ from alignmend.algebra.nodes import (
     Projected,
     Random,
     Ranked,
+    RankedDrop,
     Rule,
     Scaled,
     ScoreNode,
@@ -120,6 +121,9 @@ def _delta(node: DeltaNode, labels: Labels) -> str:
             cut = f", rank={rank}" if projector == "orthogonal" else ""
             sides = f"{_delta(operand, labels)}, {_delta(basis, labels)}"
             return f"project({sides}, projector={projector!r}{cut})"
+        case RankedDrop(density, window, seed, rescale, operand):
+            chance = f"density={_number(density)}, window={_number(window)}, seed={seed}"
+            return f"drop({_delta(operand, labels)}, {chance}{'' if rescale else ', rescale=False'})"
         case Indicator(mask):
             return f"indicator({mask_notation(mask, labels)})"
         case Fitted(Share(Indicator(mask)), operand):

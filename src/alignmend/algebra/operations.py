@@ -25,6 +25,7 @@ from alignmend.algebra.nodes import (
     Projector,
     Random,
     Ranked,
+    RankedDrop,
     Scope,
     Selected,
     SelectedScores,
@@ -114,12 +115,18 @@ def trim(
     return where(reached - top(magnitude(delta), density=outliers, scope=scope, counting=counting), delta)
 
 
-def drop(delta: Delta, *, density: float, seed: int = 0, rescale: bool = True) -> Delta:
+def drop(delta: Delta, *, density: float, seed: int = 0, rescale: bool = True, window: float = 0.0) -> Delta:
     """Keep each weight with probability `density`, zero the rest; DARE when rescaled.
 
     DARE (Yu et al., arXiv 2311.03099): `m ~ Bernoulli(1 - density)`, `d' = (1 - m) * d / density`, so that the
-    expectation is unchanged. `density` 1 is the identity.
+    expectation is unchanged. `density` 1 is the identity. With a `window`, as in DELLA (Deep, Bhardwaj, Poria, arXiv
+    2406.11617), the chance to be kept grows with the rank of the magnitude in its row, from density - window for the
+    smallest to density + window for the largest, and each survivor is divided by its own.
     """
+    if not 0.0 <= window < 1.0 or (window and not 0.0 < density - window < density + window <= 1.0):
+        raise ParameterError(f"window {window} around density {density} leaves the range of a chance, above 0 to 1")
+    if window:
+        return Delta(RankedDrop(_density(density), float(window), _seed(seed), rescale, delta.node))
     if _density(density) == 1.0:
         return delta
     if density == 0.0 and rescale:

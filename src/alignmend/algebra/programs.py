@@ -180,6 +180,19 @@ class Projected:
 
 
 @dataclass(frozen=True)
+class RankedKeep:
+    """The operand where a draw, keyed by (seed, name, block), says so: by rank of magnitude in rows of `columns`."""
+
+    operand: Program
+    density: float
+    window: float
+    seed: int
+    name: str
+    rescale: bool
+    columns: int
+
+
+@dataclass(frozen=True)
 class Absolute:
     """|operand|."""
 
@@ -214,6 +227,7 @@ Program: TypeAlias = (
     | Truth
     | RightMultiplied
     | Projected
+    | RankedKeep
 )
 
 
@@ -318,7 +332,7 @@ def parts_within(program: Program | MaskProgram) -> tuple[Program | MaskProgram,
             return (operand,) if operand == basis else (operand, basis)
         case Times(operand=operand) | Prefix(operand=operand) | Absolute(operand) | Invert(operand):
             return (operand,)
-        case RightMultiplied(operand=operand):
+        case RightMultiplied(operand=operand) | RankedKeep(operand=operand):
             return (operand,)
         case Truth(mask):
             return (mask,)
@@ -344,7 +358,7 @@ def read_counts(program: Program | MaskProgram) -> Counter[TensorEntry]:
             return Counter([entry])
         case Keep(Above(score=score), operand) if score == Absolute(operand):
             return read_counts(operand)  # evaluated once for both
-        case RightMultiplied() | RowTop() | Projected():  # evaluated before, for whole rows
+        case RightMultiplied() | RowTop() | Projected() | RankedKeep():  # evaluated before, for whole rows
             return Counter()
         case _:
             return sum((read_counts(part) for part in parts_within(program)), Counter())
@@ -379,18 +393,18 @@ def _row_parts(program: Program | MaskProgram) -> list[RowPart]:
             return [found for part in parts_within(program) for found in _row_parts(part)]
 
 
-WholeRows: TypeAlias = RowTop | RightMultiplied | Projected
+WholeRows: TypeAlias = RowTop | RightMultiplied | Projected | RankedKeep
 """Parts whose operand is evaluated for whole rows before they are computed."""
 
 
 def whole_rows(program: Program | MaskProgram) -> tuple[WholeRows, ...]:
-    """The rankings within rows, the products from the right and the projections, each once, inner ones first."""
+    """Rankings and drops by rank within rows, products from the right, projections: each once, inner ones first."""
     return tuple(dict.fromkeys(_whole_rows(program)))
 
 
 def _whole_rows(program: Program | MaskProgram) -> list[WholeRows]:
     found = [one for part in parts_within(program) for one in _whole_rows(part)]
-    return [*found, program] if isinstance(program, RowTop | RightMultiplied | Projected) else found
+    return [*found, program] if isinstance(program, WholeRows) else found
 
 
 def row_tops(program: Program | MaskProgram) -> tuple[RowTop, ...]:
@@ -401,6 +415,11 @@ def row_tops(program: Program | MaskProgram) -> tuple[RowTop, ...]:
 def right_products(program: Program | MaskProgram) -> tuple[RightMultiplied, ...]:
     """The products from the right, each once, inner ones first."""
     return tuple(found for found in whole_rows(program) if isinstance(found, RightMultiplied))
+
+
+def ranked_drops(program: Program | MaskProgram) -> tuple[RankedKeep, ...]:
+    """The drops by rank, each once, inner ones first."""
+    return tuple(found for found in whole_rows(program) if isinstance(found, RankedKeep))
 
 
 def projections(program: Program | MaskProgram) -> tuple[Projected, ...]:

@@ -29,6 +29,7 @@ from alignmend.algebra.nodes import (
     Positive,
     Projected,
     Random,
+    RankedDrop,
     Scaled,
     ScoreNode,
     Selected,
@@ -147,6 +148,11 @@ class Resolver:
             case Weighted(weighting, operand):
                 found = self.delta(operand, entry, common=common)
                 return None if found is None else weighted(weighting, found, entry)
+            case RankedDrop(density, window, seed, rescale, operand):
+                found = self.delta(operand, entry, common=common)
+                name, columns = f"ranked\0{self.canonical(entry.name)}", row_length(entry)
+                kept = (density, window, seed, name, rescale, columns)
+                return None if found is None else program.RankedKeep(found, *kept)
             case Indicator(mask):
                 truths = self.mask(mask, entry, common=common)
                 return None if truths == program.Constant(False) else program.Truth(truths)

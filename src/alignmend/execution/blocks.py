@@ -31,6 +31,7 @@ from alignmend.algebra.programs import (
     Program,
     Projected,
     RandomKeep,
+    RankedKeep,
     Read,
     RightMultiplied,
     RowTop,
@@ -165,7 +166,7 @@ class Evaluator:
                 return self._scattered(program, start, stop)
             case LowRank() | Dora() | TokenRows() | Stacked():
                 return self.take(stop - start).copy_(self._products.block(program, start, stop))
-            case RightMultiplied() | Projected():
+            case RightMultiplied() | Projected() | RankedKeep():
                 return self.take(stop - start).copy_(self._rows.product(program, start, stop))
             case Times(coefficient, operand):
                 return self.run(operand, start, stop).mul_(coefficient)

@@ -15,6 +15,7 @@ from alignmend.algebra.programs import (
     entries_of,
     matrices_of,
     projections,
+    ranked_drops,
     right_products,
     row_parts,
     row_tops,
@@ -232,6 +233,8 @@ def _row_bytes(change: Program, size: int) -> int:
     norms += (3 + len(ranked)) * max(ROW_PIECE_BYTES, 4 * max(one.columns for one in ranked)) if ranked else 0
     for product in right_products(change):  # the operand's rows, and the product
         norms += 3 * (4 * size if product.transposed else max(ROW_PIECE_BYTES, 4 * product.columns))
+    for drop in ranked_drops(change):  # values, order, ranks, chances in double precision
+        norms += 10 * max(ROW_PIECE_BYTES, 4 * drop.columns)
     for projection in projections(change):  # operand, basis and product, and the smaller of the two square matrices
         side = min(projection.columns, size // max(1, projection.columns))
         norms += 4 * 4 * size + (4 if projection.projector.startswith("frob") else 48) * side * side

@@ -21,6 +21,7 @@ def task_arithmetic(
     scope: Scope = "model",
     outliers: float = 0.0,
     density: float = 1.0,
+    window: float = 0.0,
     seed: int = 0,
     rescale: bool = True,
 ) -> Checkpoint:
@@ -40,6 +41,7 @@ def task_arithmetic(
     | scope | - | what `trim` ranks over: `model`, or each `tensor` by itself |
     | outliers | - | fraction of the very largest that is left out too (Breadcrumbs, arXiv 2312.06795) |
     | density | 1 - p | fraction of each task vector that is kept at random (DARE, arXiv 2311.03099); 1 keeps all |
+    | window | - | how far that chance goes below and above `density` by rank in a row (DELLA, arXiv 2406.11617) |
     | seed | - | of the random masks; the second task vector uses seed + 1, and so on |
     | rescale | - | whether survivors of the random drop are divided by the density |
     """
@@ -51,7 +53,7 @@ def task_arithmetic(
     step: Delta | None = None
     for number, (model, share) in enumerate(zip(finetuned, shares, strict=True)):
         vector = operations.trim(model - base, density=trim, scope=scope, outliers=outliers)
-        vector = share * operations.drop(vector, density=density, seed=seed + number, rescale=rescale)
+        vector = share * operations.drop(vector, density=density, seed=seed + number, rescale=rescale, window=window)
         step = vector if step is None else step + vector
     if step is None:
         raise TypeError("step is None")
