@@ -7,6 +7,7 @@ import signal
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from alignmend.restore.families import FAMILIES, RANGES, Candidate
 from alignmend.restore.family_numbers import Space
 from alignmend.restore.front import Aim, Measured, Standing, dominates, fitting, front, pick, standing
 from alignmend.restore.interrupts import Interrupts
+from alignmend.restore.places import JOURNAL
 from alignmend.restore.planning import firsts
 from alignmend.restore.request import Limits, Prompts, Request
 from alignmend.restore.scoring import Worth, likelihood_ratio, relative
@@ -284,7 +286,7 @@ def of_numbers(found: dict[str, Any]) -> Worth:
     return worth(round(N * max(0.0, 1 - safe - 2 * steered)), N if step > 2.6 or steered > 0.15 else 0, 1.0)
 
 
-def searched(folder: Path, families: tuple[str, ...], count: int) -> list[Tried]:
+def search_for(folder: Path, families: tuple[str, ...], count: int) -> list[Tried]:
     study = Trials(folder, Choice(families, ()), {}, layers=4, seed=0)
     for _ in range(count):
         trial, candidate = study.ask(AIM)
@@ -304,13 +306,13 @@ def test_a_family_begins_at_the_best_of_the_one_that_it_holds(tmp_path: Path) ->
     """Safety Arithmetic with steering 0 is Harm Direction Removal: alone it tries that itself, beside it it begins
     there.
     """
-    alone = searched(tmp_path / "alone", ("safety_arithmetic",), 24)
-    inner = searched(tmp_path / "inner", ("harm_direction_removal",), 24)
+    alone = search_for(tmp_path / "alone", ("safety_arithmetic",), 24)
+    inner = search_for(tmp_path / "inner", ("harm_direction_removal",), 24)
     unsteered = [one for one in alone if one.candidate.parameters["steering_coefficient"] == 0]
     assert alone[0] == unsteered[0]
     assert best_of(alone, "safety_arithmetic") <= best_of(unsteered, "safety_arithmetic")
     assert best_of(alone, "safety_arithmetic") <= best_of(inner, "harm_direction_removal")
-    both = searched(tmp_path / "both", ("harm_direction_removal", "safety_arithmetic"), 12)
+    both = search_for(tmp_path / "both", ("harm_direction_removal", "safety_arithmetic"), 12)
     begun = next(one for one in both if one.candidate.family == "safety_arithmetic")
     before = [one for one in both[: begun.number] if one.candidate.family == "harm_direction_removal"]
     best = min(before, key=lambda one: AIM.rank(one.worth, one.measured) if one.worth else (True,))
@@ -318,17 +320,17 @@ def test_a_family_begins_at_the_best_of_the_one_that_it_holds(tmp_path: Path) ->
     assert all(one.candidate.parameters.get("steering_coefficient") != 0 for one in both)
 
 
-def test_the_sampler_learns_within_a_small_budget(tmp_path: Path) -> None:
-    """Of twelve candidates most lie where the first ones did well; a search at random would have hit one in four."""
-    found = searched(tmp_path, ("harm_direction_removal",), 12)
-    shares = [one.candidate.parameters["density"] for one in found]
-    assert len(set(shares)) > 1
+def test_a_small_budget_goes_beyond_the_first_candidates(tmp_path: Path) -> None:
+    """Other shares are drawn at the step that did well, and the gaps that they leave are halved."""
+    found = search_for(tmp_path, ("harm_direction_removal",), 16)
+    first = [one.candidate.parameters["density"] for one in found[:4]]
+    assert len(set(first)) > 1
     assert best_of(found, "harm_direction_removal") < best_of(found[:2], "harm_direction_removal")
 
 
 def test_every_family_gets_its_share_and_more_numbers_get_more(tmp_path: Path) -> None:
     families = tuple(name for name in FAMILIES if name != "safe_patching")
-    counts = Counter(one.candidate.family for one in searched(tmp_path, families, 40))
+    counts = Counter(one.candidate.family for one in search_for(tmp_path, families, 40))
     assert set(counts) == set(families)
     assert min(counts[name] / FAMILIES[name].numbers for name in families) >= 1
 
@@ -357,11 +359,22 @@ def search_on(folder: Path, total: int, stops: dict[int, str]) -> list[Candidate
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[Candidate]:
-    return search_on(tmp_path_factory.mktemp("undisturbed"), 22, {})
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("undisturbed")
 
 
-@settings(max_examples=15, deadline=None)
+@pytest.fixture(scope="module")
+def undisturbed(searched: Path) -> list[Candidate]:
+    return search_on(searched, 22, {})
+
+
+@pytest.fixture(scope="module")
+def journal(searched: Path, undisturbed: list[Candidate]) -> bytes:
+    """Of the undisturbed search."""
+    return (searched / JOURNAL).read_bytes()
+
+
+@settings(max_examples=6, deadline=None)
 @given(
     st.dictionaries(
         st.integers(0, 21), st.sampled_from(["before asking", "before telling", "while telling"]), max_size=6
@@ -371,6 +384,19 @@ def test_a_search_that_is_killed_goes_on_as_it_would_have(
     undisturbed: list[Candidate], tmp_path_factory: pytest.TempPathFactory, stops: dict[int, str]
 ) -> None:
     assert search_on(tmp_path_factory.mktemp("killed"), 22, stops) == undisturbed
+
+
+def test_a_search_goes_on_alike_from_every_beginning_of_its_journal(
+    undisturbed: list[Candidate], journal: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A kill leaves a beginning of the journal, whatever the process was at: asking, choosing a number, telling."""
+    lines, random = journal.splitlines(keepends=True), Random(0)
+    between = [place + 1 for place, line in enumerate(lines) if b'"param_name"' in line]  # numbers of one candidate
+    for kept in [*random.sample(between, 12), *random.sample(range(len(lines)), 4)]:
+        place = tmp_path_factory.mktemp("begun")
+        torn = lines[kept][: random.randrange(len(lines[kept]))] if kept < len(lines) else b""
+        (place / JOURNAL).write_bytes(b"".join(lines[:kept]) + torn)
+        assert search_on(place, 22, {}) == undisturbed, kept
 
 
 def test_more_trials_go_on_where_fewer_ended(undisturbed: list[Candidate], tmp_path: Path) -> None:

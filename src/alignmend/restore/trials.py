@@ -9,10 +9,8 @@ from __future__ import annotations
 import json
 import os
 import socket
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -131,7 +129,9 @@ class Trials:
 
     def ask(self, aim: Aim) -> tuple[Any, Candidate]:
         """The next trial and its candidate; one that was left in the middle comes before others."""
-        self._study.sampler = self._sampler(len(self.tried()))
+        from alignmend.restore.sampler import keyed_sampler
+
+        self._study.sampler = keyed_sampler(f"{self._seed} {len(self.tried())}", startup=_STARTUP)
         trial = self._optuna.trial.Trial(self._study, self._left.pop(0)) if self._left else self._planned(aim)
         trial.set_user_attr(_OWNER, _this_process())
         name = trial.suggest_categorical(FAMILY, self._choice.families)
@@ -183,12 +183,6 @@ class Trials:
             if json.dumps([one.candidate.family, dict(one.candidate.parameters)], sort_keys=True) == wanted:
                 return one
         return None
-
-    def _sampler(self, number: int) -> Any:
-        seed = int.from_bytes(sha256(f"{self._seed} {number}".encode()).digest()[:4], "big")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", self._optuna.exceptions.ExperimentalWarning)
-            return self._optuna.samplers.TPESampler(seed=seed, n_startup_trials=_STARTUP, multivariate=True, group=True)
 
 
 def _record_of(trial: Any) -> Tried | None:
