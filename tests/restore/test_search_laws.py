@@ -286,8 +286,8 @@ def of_numbers(found: dict[str, Any]) -> Worth:
     return worth(round(N * max(0.0, 1 - safe - 2 * steered)), N if step > 2.6 or steered > 0.15 else 0, 1.0)
 
 
-def searched(folder: Path, families: tuple[str, ...], count: int, seed: int = 0) -> list[Tried]:
-    study = Trials(folder, Choice(families, ()), {}, layers=4, seed=seed)
+def search_for(folder: Path, families: tuple[str, ...], count: int) -> list[Tried]:
+    study = Trials(folder, Choice(families, ()), {}, layers=4, seed=0)
     for _ in range(count):
         trial, candidate = study.ask(AIM)
         tried = Tried(trial.number, candidate, "whole", "", of_numbers(dict(candidate.parameters)), 1.0, 0.1, 0.1)
@@ -306,13 +306,13 @@ def test_a_family_begins_at_the_best_of_the_one_that_it_holds(tmp_path: Path) ->
     """Safety Arithmetic with steering 0 is Harm Direction Removal: alone it tries that itself, beside it it begins
     there.
     """
-    alone = searched(tmp_path / "alone", ("safety_arithmetic",), 24)
-    inner = searched(tmp_path / "inner", ("harm_direction_removal",), 24)
+    alone = search_for(tmp_path / "alone", ("safety_arithmetic",), 24)
+    inner = search_for(tmp_path / "inner", ("harm_direction_removal",), 24)
     unsteered = [one for one in alone if one.candidate.parameters["steering_coefficient"] == 0]
     assert alone[0] == unsteered[0]
     assert best_of(alone, "safety_arithmetic") <= best_of(unsteered, "safety_arithmetic")
     assert best_of(alone, "safety_arithmetic") <= best_of(inner, "harm_direction_removal")
-    both = searched(tmp_path / "both", ("harm_direction_removal", "safety_arithmetic"), 12)
+    both = search_for(tmp_path / "both", ("harm_direction_removal", "safety_arithmetic"), 12)
     begun = next(one for one in both if one.candidate.family == "safety_arithmetic")
     before = [one for one in both[: begun.number] if one.candidate.family == "harm_direction_removal"]
     best = min(before, key=lambda one: AIM.rank(one.worth, one.measured) if one.worth else (True,))
@@ -320,19 +320,17 @@ def test_a_family_begins_at_the_best_of_the_one_that_it_holds(tmp_path: Path) ->
     assert all(one.candidate.parameters.get("steering_coefficient") != 0 for one in both)
 
 
-def test_the_sampler_learns_within_a_small_budget(tmp_path: Path) -> None:
-    """Twelve candidates find better than the first two for most seeds."""
-    better = 0
-    for seed in range(5):
-        found = searched(tmp_path / str(seed), ("harm_direction_removal",), 12, seed)
-        assert len({one.candidate.parameters["density"] for one in found}) > 1
-        better += best_of(found, "harm_direction_removal") < best_of(found[:2], "harm_direction_removal")
-    assert better >= 3
+def test_a_small_budget_goes_beyond_the_first_candidates(tmp_path: Path) -> None:
+    """Other shares are drawn at the step that did well, and the gaps that they leave are halved."""
+    found = search_for(tmp_path, ("harm_direction_removal",), 16)
+    first = [one.candidate.parameters["density"] for one in found[:4]]
+    assert len(set(first)) > 1
+    assert best_of(found, "harm_direction_removal") < best_of(found[:2], "harm_direction_removal")
 
 
 def test_every_family_gets_its_share_and_more_numbers_get_more(tmp_path: Path) -> None:
     families = tuple(name for name in FAMILIES if name != "safe_patching")
-    counts = Counter(one.candidate.family for one in searched(tmp_path, families, 40))
+    counts = Counter(one.candidate.family for one in search_for(tmp_path, families, 40))
     assert set(counts) == set(families)
     assert min(counts[name] / FAMILIES[name].numbers for name in families) >= 1
 
@@ -361,19 +359,19 @@ def search_on(folder: Path, total: int, stops: dict[int, str]) -> list[Candidate
 
 
 @pytest.fixture(scope="module")
-def undisturbed_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("undisturbed")
 
 
 @pytest.fixture(scope="module")
-def undisturbed(undisturbed_folder: Path) -> list[Candidate]:
-    return search_on(undisturbed_folder, 22, {})
+def undisturbed(searched: Path) -> list[Candidate]:
+    return search_on(searched, 22, {})
 
 
 @pytest.fixture(scope="module")
-def journal(undisturbed_folder: Path, undisturbed: list[Candidate]) -> bytes:
+def journal(searched: Path, undisturbed: list[Candidate]) -> bytes:
     """Of the undisturbed search."""
-    return (undisturbed_folder / JOURNAL).read_bytes()
+    return (searched / JOURNAL).read_bytes()
 
 
 @settings(max_examples=6, deadline=None)

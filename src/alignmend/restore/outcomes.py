@@ -69,7 +69,7 @@ class Topic:
 def refused_topics(prompts: Sequence[Prompt], before: Sequence[bool], after: Sequence[bool]) -> tuple[Topic, ...]:
     """Of harmless prompts, what those have in common that `after` refuses, the most refused first.
 
-    Words stand for verbs and things alike. A topic of the same prompts as one before it is left out.
+    Words stand for verbs and things alike. A topic whose refused prompts are all of topics before it is left out.
     """
     groups: dict[tuple[str, str], set[int]] = defaultdict(set)
     for place, one in enumerate(prompts):
@@ -85,11 +85,11 @@ def refused_topics(prompts: Sequence[Prompt], before: Sequence[bool], after: Seq
             topic = Topic(name, by, len(places), sum(before[place] for place in places), refused)
             found.append((topic, frozenset(places)))
     found.sort(key=lambda one: (-one[0].after / one[0].n * (one[0].after - one[0].before), -one[0].after, one[0].name))
-    seen: set[frozenset[int]] = set()
+    told: set[int] = set()
     kept = []
     for topic, members in found:
-        refused_ones = frozenset(place for place in members if after[place])
-        if refused_ones not in seen and topic.after > topic.before:
-            seen.add(refused_ones)
+        refused_ones = {place for place in members if after[place]}
+        if topic.after > topic.before and refused_ones - told:
+            told |= refused_ones
             kept.append(topic)
     return tuple(kept[:_MOST_TOPICS])

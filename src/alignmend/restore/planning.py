@@ -89,7 +89,7 @@ def _explored(placed: Sequence[Placed], families: Sequence[str], aim: Aim) -> Nu
         return {FAMILY: name, **start}
     if family.numbers == 1:
         return _steepest(own) or {FAMILY: name}
-    return {FAMILY: name, **(_best_step(own, aim) if spent[name] % 2 else {})}
+    return {FAMILY: name, **(_best_step(own, aim) if spent[name] % 4 < 2 else {})}
 
 
 def _best_step(own: Sequence[Placed], aim: Aim) -> Numbers:
