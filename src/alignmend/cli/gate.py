@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignmend.cli.options import Subparsers, add_json, command
-from alignmend.errors import RecipeError
+from alignmend.errors import AlignmendError, OutputError, RecipeError
 
 if TYPE_CHECKING:
     from alignmend.report.checks import Check
@@ -70,12 +70,21 @@ def add_to(subparsers: Subparsers) -> None:
         help="hold the worse end of each 95 percent interval against its limit, and say how many prompts that needs",
     )
     parser.add_argument("--allow-leak", action="store_true", help="let prompts count that were used for tuning")
+    parser.add_argument("--junit", type=Path, metavar="FILE", help="write the checks as JUnit XML, for pipelines")
+    parser.add_argument(
+        "--summary", type=Path, metavar="FILE", help="append a table in Markdown, such as to $GITHUB_STEP_SUMMARY"
+    )
     add_json(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    _check_options(arguments)
-    checks = _checks(arguments)
+    try:
+        _check_options(arguments)
+        checks = _checks(arguments)
+    except AlignmendError as error:
+        _write(arguments, (), str(error))
+        raise
+    _write(arguments, checks, None)
     failed = sum(not one.passed for one in checks)
     if arguments.json:
         print(json.dumps({"passed": not failed, "checks": [one.as_dict() for one in checks]}))
@@ -87,6 +96,21 @@ def _run(arguments: argparse.Namespace) -> int:
                 print(f"     {_prompts(one)}")
         print(f"failed: {failed} of {len(shown)} checks" if failed else "passed")
     return 1 if failed else 0
+
+
+def _write(arguments: argparse.Namespace, checks: Sequence[Check], error: str | None) -> None:
+    """What was asked for beside the screen."""
+    from alignmend.io.atomic import replace_bytes
+    from alignmend.report.gate_files import junit, step_summary
+
+    try:
+        if arguments.junit is not None:
+            replace_bytes(arguments.junit, junit(checks, error))
+        if arguments.summary is not None:
+            with arguments.summary.open("a", encoding="utf-8") as file:
+                file.write(step_summary(checks, error))
+    except OSError as failure:
+        raise OutputError(f"{failure.filename}: cannot be written ({failure.strerror})") from None
 
 
 def _check_options(arguments: argparse.Namespace) -> None:
