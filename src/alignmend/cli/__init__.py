@@ -16,9 +16,11 @@ from alignmend.cli import (
     audit,
     chat,
     compare,
+    complete,
     convert,
     demo,
     diff,
+    doctor,
     edit,
     evaluate,
     explain,
@@ -36,6 +38,7 @@ from alignmend.cli import (
     vector,
     verify,
 )
+from alignmend.cli.colour import coloured, wants_colour
 from alignmend.cli.guard import guarded, is_not_utf8, tell
 from alignmend.cli.plain import visible_streams
 from alignmend.errors import OutputError
@@ -64,12 +67,23 @@ COMMANDS = (
     organism,
     convert,
     list_,
+    doctor,
+    complete,
 )
 
 
 class _Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"allow_abbrev": False} | options)  # a beginning that is unique today is not for ever
+        self.color = False  # Python's own, from 3.14 on: its codes would be written out
+
+    def print_help(self, file: Any = None) -> None:
+        """With colours on a terminal, past the stream that makes commands to it visible."""
+        stream = sys.stdout if file is None else file
+        if not wants_colour(stream):
+            super().print_help(file)
+            return
+        getattr(stream, "rich_proxied_file", stream).write(coloured(self.format_help()))
 
     def error(self, message: str) -> None:  # type: ignore[override]
         self.exit(2, f"{self.prog}: {message}\n{self.prog} --help shows the options\n")
@@ -83,7 +97,9 @@ def parser() -> argparse.ArgumentParser:
         "weights, and prove it.",
         epilog="Start with  alignmend demo.  Every command has its own --help.",
     )
-    top.add_argument("--version", action="store_true", help="print the version and exit")
+    top.add_argument(
+        "--version", action="store_true", help="print the versions of alignmend and its libraries and exit"
+    )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     for command in COMMANDS:
         command.add_to(commands)
@@ -114,14 +130,24 @@ def _main(argv: Sequence[str] | None) -> int:
             top.error(f"{given} is not UTF-8: rename it, or set the terminal to UTF-8")
     arguments = top.parse_args(argv)
     if arguments.version:
-        from importlib.metadata import version
-
-        print(f"alignmend {version('alignmend')}")
+        _print_versions()
         return 0
     if arguments.command is None:
         top.print_help(sys.stderr)
         return 2
     return guarded(lambda: arguments.run(arguments), arguments)
+
+
+def _print_versions() -> None:
+    import platform
+    from importlib.metadata import version
+
+    from alignmend.restore.machine import library_versions
+
+    print(f"alignmend {version('alignmend')}")
+    print(f"Python {platform.python_version()}")
+    for name, found in library_versions().items():
+        print(f"{name} {found}")
 
 
 def _forget_output() -> None:

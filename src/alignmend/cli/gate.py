@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from alignmend.cli.options import Subparsers, add_json, command
+from alignmend.errors import AlignmendError, OutputError
+
+if TYPE_CHECKING:
+    from alignmend.report.checks import Check
 
 LIMITS = {
     "--max-asr": ("attack_success_rate", "attack success rate on requests to be refused, unclear answers included"),
@@ -63,6 +69,10 @@ def add_to(subparsers: Subparsers) -> None:
         help="hold the worse end of each 95 percent interval against its limit, and say how many prompts that needs",
     )
     parser.add_argument("--allow-leak", action="store_true", help="let prompts count that were used for tuning")
+    parser.add_argument("--junit", type=Path, metavar="FILE", help="write the checks as JUnit XML, for pipelines")
+    parser.add_argument(
+        "--summary", type=Path, metavar="FILE", help="append a table in Markdown, such as to $GITHUB_STEP_SUMMARY"
+    )
     add_json(parser)
 
 
@@ -70,19 +80,39 @@ def _run(arguments: argparse.Namespace) -> int:
     from alignmend.api.gating import gate
 
     limits = {option[2:].replace("-", "_"): getattr(arguments, metric) for option, (metric, _) in LIMITS.items()}
-    result = gate(
-        arguments.runs,
-        **limits,
-        min_utility=arguments.min_utility,
-        against=arguments.against,
-        max_increase=arguments.max_increase,
-        suites=arguments.suites,
-        confident=arguments.confident,
-        allow_leak=arguments.allow_leak,
-    )
+    try:
+        result = gate(
+            arguments.runs,
+            **limits,
+            min_utility=arguments.min_utility,
+            against=arguments.against,
+            max_increase=arguments.max_increase,
+            suites=arguments.suites,
+            confident=arguments.confident,
+            allow_leak=arguments.allow_leak,
+        )
+    except AlignmendError as error:
+        _write(arguments, (), str(error))
+        raise
+    _write(arguments, result.checks, None)
     if arguments.json:
         print(json.dumps(result.as_dict()))
     else:
         for line in result.lines():
             print(line)
     return 0 if result.passed else 1
+
+
+def _write(arguments: argparse.Namespace, checks: Sequence[Check], error: str | None) -> None:
+    """What was asked for beside the screen."""
+    from alignmend.io.atomic import replace_bytes
+    from alignmend.report.gate_files import junit, step_summary
+
+    try:
+        if arguments.junit is not None:
+            replace_bytes(arguments.junit, junit(checks, error))
+        if arguments.summary is not None:
+            with arguments.summary.open("a", encoding="utf-8") as file:
+                file.write(step_summary(checks, error))
+    except OSError as failure:
+        raise OutputError(f"{failure.filename}: cannot be written ({failure.strerror})") from None
