@@ -21,26 +21,27 @@ if TYPE_CHECKING:
     from alignmend.algebra.opening import open_delta as open_delta
     from alignmend.algebra.opening import open_moments as open_moments
     from alignmend.algebra.opening import open_scores as open_scores
-    from alignmend.algebra.operations import by_similarity as by_similarity
     from alignmend.algebra.operations import common_rows as common_rows
-    from alignmend.algebra.operations import conflict as conflict
     from alignmend.algebra.operations import drop as drop
-    from alignmend.algebra.operations import heads_mask as heads_mask
-    from alignmend.algebra.operations import indicator as indicator
-    from alignmend.algebra.operations import leading as leading
     from alignmend.algebra.operations import magnitude as magnitude
-    from alignmend.algebra.operations import oppose as oppose
-    from alignmend.algebra.operations import over_share as over_share
     from alignmend.algebra.operations import per_layer as per_layer
-    from alignmend.algebra.operations import positive as positive
-    from alignmend.algebra.operations import project as project
     from alignmend.algebra.operations import random_mask as random_mask
     from alignmend.algebra.operations import select as select
     from alignmend.algebra.operations import top as top
     from alignmend.algebra.operations import trim as trim
     from alignmend.algebra.operations import weigh as weigh
     from alignmend.algebra.operations import where as where
-    from alignmend.algebra.operations import where_similar as where_similar
+    from alignmend.algebra.relatives import ablate as ablate
+    from alignmend.algebra.relatives import by_similarity as by_similarity
+    from alignmend.algebra.relatives import conflict as conflict
+    from alignmend.algebra.relatives import heads_mask as heads_mask
+    from alignmend.algebra.relatives import indicator as indicator
+    from alignmend.algebra.relatives import leading as leading
+    from alignmend.algebra.relatives import oppose as oppose
+    from alignmend.algebra.relatives import over_share as over_share
+    from alignmend.algebra.relatives import positive as positive
+    from alignmend.algebra.relatives import project as project
+    from alignmend.algebra.relatives import where_similar as where_similar
     from alignmend.algebra.values import Checkpoint as Checkpoint
     from alignmend.algebra.values import Delta as Delta
     from alignmend.algebra.values import Mask as Mask
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from alignmend.methods.antidote import antidote as antidote
     from alignmend.methods.closed_form import closed_form as closed_form
     from alignmend.methods.conflict_mask import conflict_mask as conflict_mask
+    from alignmend.methods.false_refusal_ablation import false_refusal_ablation as false_refusal_ablation
     from alignmend.methods.harm_direction_removal import harm_direction_removal as harm_direction_removal
     from alignmend.methods.lata import lata as lata
     from alignmend.methods.low_rank_extrapolation import low_rank_extrapolation as low_rank_extrapolation
@@ -98,27 +100,30 @@ _HOMES = {
     "Scores": "algebra.values",
     "Steering": "activations.steering",
     "SteeringVector": "activations.vector",
+    "ablate": "algebra.relatives",
     "antidote": "methods.antidote",
     "attach": "activations.attached",
-    "by_similarity": "algebra.operations",
+    "by_similarity": "algebra.relatives",
     "closed_form": "methods.closed_form",
     "coefficients": "execution.finding",
     "compare": "api.comparing",
     "audit": "auditing.audit",
     "common_rows": "algebra.operations",
-    "conflict": "algebra.operations",
+    "conflict": "algebra.relatives",
     "conflict_mask": "methods.conflict_mask",
     "cosine": "execution.reduce",
     "drop": "algebra.operations",
     "evaluate": "api.evaluating",
     "explain": "execution.plan",
     "gate": "api.gating",
+    "false_refusal_ablation": "methods.false_refusal_ablation",
     "harm_direction_removal": "methods.harm_direction_removal",
-    "heads_mask": "algebra.operations",
-    "indicator": "algebra.operations",
+    "heads_mask": "algebra.relatives",
+    "indicator": "algebra.relatives",
     "lata": "methods.lata",
     "leading": "algebra.operations",
     "judge": "api.judging",
+    "leading": "algebra.relatives",
     "load": "restore.loading",
     "locate": "editing.locate",
     "low_rank_extrapolation": "methods.low_rank_extrapolation",
@@ -131,12 +136,12 @@ _HOMES = {
     "open_delta": "algebra.opening",
     "open_moments": "algebra.opening",
     "open_scores": "algebra.opening",
-    "oppose": "algebra.operations",
-    "over_share": "algebra.operations",
+    "oppose": "algebra.relatives",
+    "over_share": "algebra.relatives",
     "per_layer": "algebra.operations",
-    "positive": "algebra.operations",
+    "positive": "algebra.relatives",
     "pre_post_merge": "methods.pre_post_merge",
-    "project": "algebra.operations",
+    "project": "algebra.relatives",
     "random_mask": "algebra.operations",
     "read_contrast_pairs": "activations.pairs:read_pairs",
     "report": "api.reporting",
@@ -160,7 +165,7 @@ _HOMES = {
     "verify": "io.verify",
     "weigh": "algebra.operations",
     "where": "algebra.operations",
-    "where_similar": "algebra.operations",
+    "where_similar": "algebra.relatives",
 }
 """Public name -> module, and the name there where it differs."""
 
@@ -174,6 +179,7 @@ __all__ = [
     "Scores",
     "Steering",
     "SteeringVector",
+    "ablate",
     "antidote",
     "attach",
     "audit",
@@ -188,6 +194,7 @@ __all__ = [
     "drop",
     "evaluate",
     "explain",
+    "false_refusal_ablation",
     "gate",
     "harm_direction_removal",
     "heads_mask",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from alignmend.algebra.names import is_buffer
 from alignmend.algebra.nodes import (
+    Ablated,
     AdapterDelta,
     DeltaNode,
     Difference,
@@ -91,7 +92,7 @@ def _scored(node: ScoreNode, target: CheckpointFolder, name: str) -> bool:
 def _speaks_of(node: DeltaNode, target: CheckpointFolder, name: str, dimensions: int) -> bool:
     if isinstance(node, Difference):
         return all(lookup(side.folder, target, name) is not None for side in (node.minuend, node.subtrahend))
-    if isinstance(node, AdapterDelta | StoredDelta | Indicator):
+    if isinstance(node, AdapterDelta | StoredDelta | Indicator | Ablated):
         return True
     taken = node.selection.takes(name, dimensions) if isinstance(node, Selected) else True
     return taken and any(_speaks_of(operand, target, name, dimensions) for operand in operands_of(node))

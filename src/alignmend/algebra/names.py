@@ -68,6 +68,17 @@ _INPUT_FIRST = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
 _CONV1D = re.compile(r"(?:^|\.)h\.\d+\.(?:attn|crossattention|mlp)\.(?:c_attn|c_fc|c_proj|q_attn)\.weight$")
 
 
+def writes_to_stream(name: str) -> bool:
+    """Whether the tensor `name`, weight or bias, is of an output projection of attention or of an MLP."""
+    return _WRITER.search(name) is not None
+
+
+_WRITER = re.compile(
+    r"\.(?:self_attn|self_attention|attention|attn)\.(?:o_proj|out_proj|dense|c_proj|wo)\.(?:weight|bias)$"
+    r"|\.(?:down_proj|fc_out|dense_4h_to_h|fc2|w2|mlp\.c_proj)(?:\.(?:weight|bias))?$"
+)
+
+
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
     """Whether `name` fits one of the shell-style `patterns` (`*` also crosses dots)."""
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)

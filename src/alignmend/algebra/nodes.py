@@ -278,6 +278,21 @@ class RankedDrop:
     operand: DeltaNode
 
 
+@dataclass(frozen=True)
+class Ablated:
+    """-w w^T (root + change) for what writes into the residual stream, w of length 1; zero for all else.
+
+    w is `layer`'s vector of `direction`, less `strength` times its part along that of `spared`.
+    """
+
+    root: Source
+    change: DeltaNode | None
+    direction: Source
+    spared: Source | None
+    layer: int
+    strength: float
+
+
 DeltaNode: TypeAlias = (
     Difference
     | AdapterDelta
@@ -294,6 +309,7 @@ DeltaNode: TypeAlias = (
     | Fitted
     | Indicator
     | RankedDrop
+    | Ablated
 )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from alignmend.algebra.nodes import (
+    Ablated,
     AdapterDelta,
     AdapterSource,
     Both,
@@ -124,6 +125,9 @@ def _delta(node: DeltaNode, labels: Labels) -> str:
         case RankedDrop(density, window, seed, rescale, operand):
             chance = f"density={_number(density)}, window={_number(window)}, seed={seed}"
             return f"drop({_delta(operand, labels)}, {chance}{'' if rescale else ', rescale=False'})"
+        case Ablated(direction=direction, spared=spared, layer=layer, strength=strength):
+            other = "" if spared is None else f", spared={_source(spared, labels)}, strength={_number(strength)}"
+            return f"ablate({_source(direction, labels)}, layer={layer}{other})"
         case Indicator(mask):
             return f"indicator({mask_notation(mask, labels)})"
         case Fitted(Share(Indicator(mask)), operand):

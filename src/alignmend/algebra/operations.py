@@ -9,33 +9,19 @@ from typing import TypeVar, get_args
 from alignmend.algebra.names import KINDS, Kind
 from alignmend.algebra.nodes import (
     CommonRows,
-    Conflict,
     Counting,
     Elected,
-    Fitted,
-    Heads,
-    Indicator,
-    Law,
     Magnitude,
     Masked,
-    Opposition,
     PerLayer,
-    Positive,
-    Projected,
-    Projector,
     Random,
-    Ranked,
     RankedDrop,
     Scope,
     Selected,
     SelectedScores,
     Selection,
-    Share,
     Shrinkage,
-    Similar,
-    StoredScores,
     Top,
-    Unit,
     Weighted,
     Weighting,
     scaled,
@@ -225,120 +211,6 @@ def weigh(
             "ones, and harmless or borderline ones; alignmend moments --merge puts files together"
         )
     return Delta(Weighted(Weighting(moments.source, float(beta), float(ridge), shrinkage), delta.node))
-
-
-def conflict(left: Delta, right: Delta, *, zeros: bool = True) -> Mask:
-    """True where the signs of two deltas differ.
-
-    With `zeros` a zero has a sign of its own: it differs from plus and minus, and agrees with zero. Without, only plus
-    and minus differ.
-    """
-    return Mask(Conflict(left.node, right.node, zeros))
-
-
-def positive(stored: Scores) -> Mask:
-    """True where a stored number, such as a mask's logit, is above zero; false on tensors that the file does not have.
-
-    `stored` is what `open_scores` gives.
-    """
-    if not isinstance(stored.node, StoredScores):
-        raise ParameterError("positive takes numbers as they were stored, from open_scores")
-    return Mask(Positive(stored.node.source))
-
-
-def indicator(mask: Mask) -> Delta:
-    """1 where the mask is true, 0 elsewhere."""
-    return Delta(Indicator(mask.node))
-
-
-def over_share(delta: Delta, mask: Mask) -> Delta:
-    """The delta over the mask's mean, tensor by tensor; zero where the mask is false everywhere."""
-    shown = indicator(mask).node
-    return Delta(Fitted(Share(shown, shown), delta.node))
-
-
-def heads_mask(heads: Mapping[int, Sequence[int]]) -> Mask:
-    """True on the columns of attention's output projections that belong to these heads, by decoder layer.
-
-    Heads are query heads, counted from 0; a head's width is the projection's inputs over the number of heads.
-    """
-    for layer, chosen in heads.items():
-        if layer < 0 or len(set(chosen)) != len(chosen):
-            raise ParameterError(
-                f"heads of layer {layer}: {list(chosen)}: layers count from 0, and name each head once"
-            )
-    return Mask(Heads(tuple((layer, tuple(sorted(chosen))) for layer, chosen in sorted(heads.items()))))
-
-
-def project(delta: Delta, basis: Delta, *, projector: Projector = "frob", rank: int = 0) -> Delta:
-    """C delta for matrices [out, in], C [out, out] made of `basis`; zero for tensors of another number of dimensions.
-
-    `frob`: basis basis^T / |basis|, as in SafeLoRA, which is no projector; `frob_sq`: over |basis|^2; `spectral`: over
-    its largest eigenvalue; `orthogonal`: U U^T, U the `rank` leading left singular vectors of basis. Where basis is
-    zero, so is the result.
-    """
-    if projector not in get_args(Projector):
-        raise ParameterError(f"projector is one of {', '.join(get_args(Projector))}, not {projector!r}")
-    if (projector == "orthogonal") != (rank > 0):
-        raise ParameterError("rank is for the orthogonal projector, which needs one of 1 or more")
-    return Delta(Projected(projector, int(rank), basis.node, delta.node))
-
-
-def leading(delta: Delta, *, rank: int) -> Delta:
-    """The best approximation of each matrix by one of this rank: its leading singular directions; zero elsewhere."""
-    if rank < 1:
-        raise ParameterError(f"rank is 1 or more, not {rank}")
-    return project(delta, delta, projector="orthogonal", rank=rank)
-
-
-def oppose(delta: Delta, *, left: Delta, right: Delta, unit: Unit = "tensor") -> Delta:
-    """max(0, -<left, right> / <right, right>) * delta, each `tensor`, decoder `layer` or the whole `model` by itself.
-
-    With delta = right, left + the result has no part against right. By layer, what lies outside of the layers is zero.
-    """
-    return Delta(Fitted(Opposition(left.node, right.node, _unit(unit)), delta.node))
-
-
-def where_similar(
-    delta: Delta,
-    *,
-    left: Delta,
-    right: Delta,
-    limit: float = 0.0,
-    strict: bool = False,
-    number: int | None = None,
-    unit: Unit = "tensor",
-    outside: float = 0.0,
-) -> Delta:
-    """The delta on tensors where the cosine of left and right is at most `limit` (below it if `strict`), else zero.
-
-    With a `number`, on so many tensors, those with the lowest cosines, ties in order of names. Where one of the two is
-    zero, there is no cosine, and the result is zero. By layer, what lies outside is multiplied with `outside`.
-    """
-    if not math.isfinite(limit):
-        raise ParameterError(f"limit is a finite number, not {limit}")
-    if number is not None and number < 0:
-        raise ParameterError(f"number is 0 or more, not {number}")
-    rule = Similar(left.node, right.node, float(limit), strict, number, _unit(unit), float(outside))
-    return Delta(Fitted(rule, delta.node))
-
-
-def by_similarity(
-    delta: Delta, *, left: Delta, right: Delta, law: Law = "linear", unit: Unit = "layer", outside: float = 0.0
-) -> Delta:
-    """The delta with the less weight, the more alike left and right are: rank r of L, 0 the most alike.
-
-    `linear`: r / (L - 1); `log`: log(1 + r) / log(L). By layer, what lies outside is multiplied with `outside`.
-    """
-    if law not in get_args(Law):
-        raise ParameterError(f"law is one of {', '.join(get_args(Law))}, not {law!r}")
-    return Delta(Fitted(Ranked(left.node, right.node, law, float(outside), _unit(unit)), delta.node))
-
-
-def _unit(unit: Unit) -> Unit:
-    if unit not in get_args(Unit):
-        raise ParameterError(f"unit is one of {', '.join(get_args(Unit))}, not {unit!r}")
-    return unit
 
 
 def _density(density: float) -> float:

@@ -180,6 +180,21 @@ class Projected:
 
 
 @dataclass(frozen=True)
+class Along:
+    """-w w^T operand for a weight whose rows, or (-operand w) w^T for one whose columns are the residual stream's.
+
+    w is `direction` less `strength` times its part along `spared`, over its length.
+    """
+
+    operand: Program
+    direction: TensorEntry
+    spared: TensorEntry | None
+    strength: float
+    by_row: bool
+    columns: int
+
+
+@dataclass(frozen=True)
 class RankedKeep:
     """The operand where a draw, keyed by (seed, name, block), says so: by rank of magnitude in rows of `columns`."""
 
@@ -228,6 +243,7 @@ Program: TypeAlias = (
     | RightMultiplied
     | Projected
     | RankedKeep
+    | Along
 )
 
 
@@ -332,7 +348,7 @@ def parts_within(program: Program | MaskProgram) -> tuple[Program | MaskProgram,
             return (operand,) if operand == basis else (operand, basis)
         case Times(operand=operand) | Prefix(operand=operand) | Absolute(operand) | Invert(operand):
             return (operand,)
-        case RightMultiplied(operand=operand) | RankedKeep(operand=operand):
+        case RightMultiplied(operand=operand) | RankedKeep(operand=operand) | Along(operand=operand):
             return (operand,)
         case Truth(mask):
             return (mask,)
@@ -358,7 +374,7 @@ def read_counts(program: Program | MaskProgram) -> Counter[TensorEntry]:
             return Counter([entry])
         case Keep(Above(score=score), operand) if score == Absolute(operand):
             return read_counts(operand)  # evaluated once for both
-        case RightMultiplied() | RowTop() | Projected() | RankedKeep():  # evaluated before, for whole rows
+        case RightMultiplied() | RowTop() | Projected() | RankedKeep() | Along():  # evaluated before, for whole rows
             return Counter()
         case _:
             return sum((read_counts(part) for part in parts_within(program)), Counter())
@@ -370,6 +386,8 @@ def _entries(program: Program | MaskProgram) -> list[TensorEntry]:
             return [entry]
         case Scattered(indices, values, _):
             return [indices, values]
+        case Along(operand, direction, spared):
+            return [*_entries(operand), direction, *([] if spared is None else [spared])]
         case LowRank(a=a, b=b) | Stacked(a=a, b=b):
             return [a, b]
         case Dora(low_rank, magnitude, weight):
@@ -393,7 +411,7 @@ def _row_parts(program: Program | MaskProgram) -> list[RowPart]:
             return [found for part in parts_within(program) for found in _row_parts(part)]
 
 
-WholeRows: TypeAlias = RowTop | RightMultiplied | Projected | RankedKeep
+WholeRows: TypeAlias = RowTop | RightMultiplied | Projected | RankedKeep | Along
 """Parts whose operand is evaluated for whole rows before they are computed."""
 
 
@@ -420,6 +438,11 @@ def right_products(program: Program | MaskProgram) -> tuple[RightMultiplied, ...
 def ranked_drops(program: Program | MaskProgram) -> tuple[RankedKeep, ...]:
     """The drops by rank, each once, inner ones first."""
     return tuple(found for found in whole_rows(program) if isinstance(found, RankedKeep))
+
+
+def ablations(program: Program | MaskProgram) -> tuple[Along, ...]:
+    """What is taken out along directions, each once, inner ones first."""
+    return tuple(found for found in whole_rows(program) if isinstance(found, Along))
 
 
 def projections(program: Program | MaskProgram) -> tuple[Projected, ...]:
@@ -450,4 +473,6 @@ def row_size(program: Program | MaskProgram, shape: tuple[int, ...]) -> int | No
 
 def _needs_all(part: WholeRows | Stacked) -> bool:
     """Whether it is computed of the whole tensor at once."""
+    if isinstance(part, Along):
+        return part.by_row
     return isinstance(part, Projected) or (isinstance(part, RightMultiplied) and part.transposed)

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from alignmend.algebra import programs as program
+from alignmend.algebra.ablating import ablated
 from alignmend.algebra.domains import check_leaf, ranked_names
 from alignmend.algebra.heads import heads_mask
 from alignmend.algebra.names import is_buffer, is_input_first, layer_of, natural_key
 from alignmend.algebra.nodes import (
+    Ablated,
     AdapterDelta,
     Both,
     CommonRows,
@@ -153,6 +155,9 @@ class Resolver:
                 name, columns = f"ranked\0{self.canonical(entry.name)}", row_length(entry)
                 kept = (density, window, seed, name, rescale, columns)
                 return None if found is None else program.RankedKeep(found, *kept)
+            case Ablated():
+                change = None if node.change is None else self.delta(node.change, entry, common=common)
+                return ablated(node, entry, change, self.target.folder, self.problems)
             case Indicator(mask):
                 truths = self.mask(mask, entry, common=common)
                 return None if truths == program.Constant(False) else program.Truth(truths)

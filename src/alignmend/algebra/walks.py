@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from alignmend.algebra.nodes import (
+    Ablated,
     AdapterDelta,
     Both,
     Conflict,
@@ -54,6 +55,8 @@ def operands_of(node: DeltaNode) -> tuple[DeltaNode, ...]:
     match node:
         case Difference() | AdapterDelta() | StoredDelta() | Indicator():
             return ()
+        case Ablated(change=change):
+            return () if change is None else (change,)
         case Sum(terms) | Elected(terms):
             return terms
         case _:
@@ -132,6 +135,8 @@ def _leaves(node: DeltaNode, selections: tuple[Selection, ...]) -> Iterator[Leaf
             yield Leaf(base, selections, partial=False)
         case StoredDelta(target=target):
             yield Leaf(target, selections, partial=False)
+        case Ablated(root=root):
+            yield Leaf(root, selections, partial=True)
         case Selected(selection):
             selections = (*selections, selection)
         case Masked(mask=mask) | Indicator(mask=mask):
@@ -165,6 +170,13 @@ def adapters_of(node: DeltaNode) -> tuple[AdapterDelta, ...]:
 def stored_deltas_of(node: DeltaNode) -> tuple[StoredDelta, ...]:
     """Every stored delta in an expression, each once."""
     return tuple(dict.fromkeys(found for found in parts_of(node) if isinstance(found, StoredDelta)))
+
+
+def directions_of(node: DeltaNode) -> tuple[Source, ...]:
+    """Every file of directions in an expression, each once."""
+    found = [part for part in parts_of(node) if isinstance(part, Ablated)]
+    sides = [side for part in found for side in (part.direction, part.spared)]
+    return tuple(dict.fromkeys(side for side in sides if side is not None))
 
 
 def parts_of(node: DeltaNode) -> Iterator[DeltaNode]:

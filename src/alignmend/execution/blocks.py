@@ -15,6 +15,7 @@ from alignmend.algebra.programs import (
     Above,
     AboveZero,
     Absolute,
+    Along,
     And,
     Between,
     Constant,
@@ -166,7 +167,7 @@ class Evaluator:
                 return self._scattered(program, start, stop)
             case LowRank() | Dora() | TokenRows() | Stacked():
                 return self.take(stop - start).copy_(self._products.block(program, start, stop))
-            case RightMultiplied() | Projected() | RankedKeep():
+            case RightMultiplied() | Projected() | RankedKeep() | Along():
                 return self.take(stop - start).copy_(self._rows.product(program, start, stop))
             case Times(coefficient, operand):
                 return self.run(operand, start, stop).mul_(coefficient)

@@ -9,7 +9,7 @@ from pathlib import Path
 from alignmend.algebra.nodes import AdapterSource, MomentsSource, Operand
 from alignmend.algebra.notation import Labels
 from alignmend.algebra.values import Checkpoint
-from alignmend.algebra.walks import adapters_of, leaves_of, stored_deltas_of
+from alignmend.algebra.walks import adapters_of, directions_of, leaves_of, stored_deltas_of
 from alignmend.algebra.weighing import weightings_of
 from alignmend.errors import FileFormatError, OutputError
 from alignmend.io.adapter import AdapterFolder
@@ -29,6 +29,7 @@ def operands_of(checkpoint: Checkpoint) -> tuple[Operand, ...]:
         found.update(dict.fromkeys(leaf.source for leaf in leaves_of(checkpoint.change)))
         found.update(dict.fromkeys(adapter.adapter for adapter in adapters_of(checkpoint.change)))
         found.update(dict.fromkeys(delta.stored for delta in stored_deltas_of(checkpoint.change)))
+        found.update(dict.fromkeys(directions_of(checkpoint.change)))
         found.update(dict.fromkeys(weighting.moments for weighting in weightings_of(checkpoint.change)))
     return tuple(found)
 

@@ -12,6 +12,7 @@ from alignmend.algebra.programs import (
     InputMatrix,
     Program,
     TokenRows,
+    ablations,
     entries_of,
     matrices_of,
     projections,
@@ -235,6 +236,8 @@ def _row_bytes(change: Program, size: int) -> int:
         norms += 3 * (4 * size if product.transposed else max(ROW_PIECE_BYTES, 4 * product.columns))
     for drop in ranked_drops(change):  # values, order, ranks, chances in double precision
         norms += 10 * max(ROW_PIECE_BYTES, 4 * drop.columns)
+    for along in ablations(change):
+        norms += 3 * (4 * size if along.by_row else max(ROW_PIECE_BYTES, 4 * along.columns))
     for projection in projections(change):  # operand, basis and product, and the smaller of the two square matrices
         side = min(projection.columns, size // max(1, projection.columns))
         norms += 4 * 4 * size + (4 if projection.projector.startswith("frob") else 48) * side * side

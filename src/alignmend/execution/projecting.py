@@ -12,8 +12,10 @@ from typing import TypeAlias
 import torch
 
 from alignmend.algebra.nodes import Projector
-from alignmend.algebra.programs import Program, Projected
-from alignmend.errors import NonFiniteError
+from alignmend.algebra.programs import Along, Program, Projected
+from alignmend.errors import NonFiniteError, ParameterError
+from alignmend.execution.files import Files
+from alignmend.execution.products import read_floats
 
 Operand: TypeAlias = Callable[[Program, int, int], torch.Tensor]
 
@@ -54,3 +56,33 @@ def _outputs(basis: torch.Tensor, rank: int) -> tuple[torch.Tensor, float]:
     if tall:
         chosen = torch.linalg.qr(wide @ chosen).Q
     return chosen.to(basis.dtype), float(values[-1])
+
+
+SMALL = 1e-4
+"""Share of a direction that must be left beside the spared one: less is noise."""
+
+
+def along(part: Along, start: int, stop: int, operand: Operand, files: Files) -> torch.Tensor:
+    """What of the operand lies along the direction, negative; elements `[start, stop)`, whole rows, flat."""
+    values = operand(part.operand, start, stop).view(-1, part.columns)
+    vector = _unit(part, files)
+    if part.by_row:
+        return torch.outer(-vector, vector @ values).reshape(-1)
+    return torch.outer(values @ -vector, vector).reshape(-1)
+
+
+def _unit(part: Along, files: Files) -> torch.Tensor:
+    vector = read_floats(files, part.direction, 0, part.direction.size).double()
+    length = float(vector.norm())
+    if part.spared is not None:
+        spared = read_floats(files, part.spared, 0, part.spared.size).double()
+        if not 0 < float(spared.norm()) < float("inf"):
+            raise ParameterError(f"the direction in {part.spared.path.name} to be spared is zero or not finite")
+        vector = vector - part.strength * (vector @ spared) / (spared @ spared) * spared
+    rest = float(vector.norm())
+    if not 0 < length < float("inf") or rest <= SMALL * length:
+        raise ParameterError(
+            f"nothing is left of the direction {part.direction.name} in {part.direction.path.name}: it is zero, not "
+            "finite, or the one to be spared"
+        )
+    return (vector / rest).float()

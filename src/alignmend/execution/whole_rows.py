@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from alignmend.algebra.programs import Program, Projected, RankedKeep, RightMultiplied, RowTop, WholeRows
+from alignmend.algebra.programs import Along, Program, Projected, RankedKeep, RightMultiplied, RowTop, WholeRows
 from alignmend.execution.files import Files
-from alignmend.execution.projecting import projected
+from alignmend.execution.projecting import along, projected
 from alignmend.execution.random_bits import random_bits
 from alignmend.execution.row_ranking import highest_in_rows, unfit_row
 
@@ -24,7 +24,7 @@ class HeldRows:
         self._files = files
         self._start = 0
         self._masks: dict[RowTop, torch.Tensor] = {}
-        self._products: dict[RightMultiplied | Projected | RankedKeep, torch.Tensor] = {}
+        self._products: dict[WholeRows, torch.Tensor] = {}
 
     def prepare(self, parts: tuple[WholeRows, ...], start: int, stop: int, operand: Operand) -> None:
         """Compute `parts`, inner ones first, for the elements `[start, stop)`, which are whole rows."""
@@ -34,6 +34,8 @@ class HeldRows:
                 self._masks[part] = _ranked(part, start, stop, operand)
             elif isinstance(part, RankedKeep):
                 self._products[part] = _dropped(part, start, stop, operand)
+            elif isinstance(part, Along):
+                self._products[part] = along(part, start, stop, operand, self._files)
             elif isinstance(part, Projected):
                 self._products[part] = projected(part, start, stop, operand)
             else:
@@ -43,7 +45,7 @@ class HeldRows:
         """Truths on `[start, stop)`; not to be written to."""
         return self._masks[part][start - self._start : stop - self._start]
 
-    def product(self, part: RightMultiplied | Projected | RankedKeep, start: int, stop: int) -> torch.Tensor:
+    def product(self, part: WholeRows, start: int, stop: int) -> torch.Tensor:
         """Values on `[start, stop)`; not to be written to."""
         return self._products[part][start - self._start : stop - self._start]
 

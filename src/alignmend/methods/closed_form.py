@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from alignmend.algebra import operations
+from alignmend.algebra import operations, relatives
 from alignmend.algebra.names import Kind
 from alignmend.algebra.nodes import Unit
 from alignmend.algebra.values import Checkpoint
@@ -41,4 +41,4 @@ def closed_form(
     safety = aligned - unaligned
     if names or layers or kinds:
         safety = operations.select(safety, names=names or None, layers=layers or None, kinds=kinds or None)
-    return finetuned + coefficient * operations.oppose(safety, left=finetuned - aligned, right=safety, unit=unit)
+    return finetuned + coefficient * relatives.oppose(safety, left=finetuned - aligned, right=safety, unit=unit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from alignmend.algebra import operations
+from alignmend.algebra import operations, relatives
 from alignmend.algebra.names import Kind
 from alignmend.algebra.values import Checkpoint
 
@@ -41,5 +41,5 @@ def conflict_mask(
     task, safety = finetuned - aligned, aligned - unaligned
     if names or layers or kinds:
         safety = operations.select(safety, names=names or None, layers=layers or None, kinds=kinds or None)
-    mask = operations.conflict(task, safety, zeros=zeros)
+    mask = relatives.conflict(task, safety, zeros=zeros)
     return finetuned + coefficient * operations.where(mask, safety, label="conflict")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from alignmend.algebra import operations
+from alignmend.algebra import relatives
 from alignmend.algebra.nodes import Unit
 from alignmend.algebra.values import Checkpoint
 from alignmend.errors import ParameterError
@@ -51,9 +51,9 @@ def lata(
         raise ParameterError("unit is layer or tensor: one weight for the whole model is task arithmetic")
     vector, instruction = task - base, instruct - base
     if weights == "threshold":
-        step = operations.where_similar(
+        step = relatives.where_similar(
             vector, left=vector, right=instruction, limit=threshold, strict=True, unit=unit, outside=outside
         )
     else:
-        step = operations.by_similarity(vector, left=vector, right=instruction, law=weights, unit=unit, outside=outside)
+        step = relatives.by_similarity(vector, left=vector, right=instruction, law=weights, unit=unit, outside=outside)
     return target + coefficient * step

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from alignmend.algebra import operations
+from alignmend.algebra import operations, relatives
 from alignmend.algebra.names import Kind
 from alignmend.algebra.values import Checkpoint
 
@@ -37,4 +37,4 @@ def low_rank_extrapolation(
     | kinds | - | only these kinds change: `attention`, `mlp` |
     """
     chosen = operations.select(aligned - base, layers=layers or None, kinds=kinds or None, linear=True)
-    return (aligned if target is None else target) + coefficient * operations.leading(chosen, rank=rank)
+    return (aligned if target is None else target) + coefficient * relatives.leading(chosen, rank=rank)

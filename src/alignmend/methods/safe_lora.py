@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from alignmend.algebra import operations
+from alignmend.algebra import operations, relatives
 from alignmend.algebra.nodes import Projector
 from alignmend.algebra.values import Checkpoint
 from alignmend.errors import ParameterError
@@ -47,8 +47,8 @@ def safe_lora(
     if select not in get_args(Choice):
         raise ParameterError(f"select is one of {', '.join(get_args(Choice))}, not {select!r}")
     task = operations.select(finetuned - aligned, linear=True)
-    projected = operations.project(task, aligned - base, projector=projector, rank=rank)
+    projected = relatives.project(task, aligned - base, projector=projector, rank=rank)
     count = number if select == "number" else None
-    return finetuned + operations.where_similar(
+    return finetuned + relatives.where_similar(
         projected - task, left=projected, right=task, limit=threshold, number=count
     )

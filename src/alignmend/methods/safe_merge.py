@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alignmend.algebra import operations
+from alignmend.algebra import operations, relatives
 from alignmend.algebra.nodes import Projector
 from alignmend.algebra.values import Checkpoint
 from alignmend.errors import ParameterError
@@ -41,8 +41,8 @@ def safe_merge(
     if not 0.0 <= weight <= 1.0:
         raise ParameterError(f"weight is the share of the fine-tune, between 0 and 1, not {weight}")
     task = operations.select(finetuned - aligned, linear=True)
-    projected = operations.project(task, aligned - base, projector=projector, rank=rank)
+    projected = relatives.project(task, aligned - base, projector=projector, rank=rank)
     towards = operations.select(safety - finetuned, linear=True)
-    return finetuned + operations.where_similar(
+    return finetuned + relatives.where_similar(
         (1.0 - weight) * towards, left=projected, right=task, limit=threshold, strict=True
     )

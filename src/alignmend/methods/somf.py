@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from alignmend.algebra import operations
+from alignmend.algebra import operations, relatives
 from alignmend.algebra.nodes import Sum
 from alignmend.algebra.values import Checkpoint, Delta, Scores
 from alignmend.errors import ParameterError
@@ -39,7 +39,7 @@ def somf(
     shares = list(weights) if weights is not None else [1.0 if len(finetuned) == 1 else 0.3] * len(finetuned)
     if len(shares) != len(finetuned):
         raise ParameterError(f"weights has {len(shares)} numbers for {len(finetuned)} fine-tuned models: give one each")
-    kept, step = operations.positive(mask), Delta(Sum(()))
+    kept, step = relatives.positive(mask), Delta(Sum(()))
     for model, share in zip(finetuned, shares, strict=True):
         step = step + share * operations.where(kept, model - aligned)
-    return aligned + (operations.over_share(step, kept) if rescale else step)
+    return aligned + (relatives.over_share(step, kept) if rescale else step)

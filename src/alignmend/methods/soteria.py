@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from alignmend.algebra import operations
+from alignmend.algebra import operations, relatives
 from alignmend.algebra.values import Checkpoint
 
 
@@ -31,5 +31,5 @@ def soteria(
     | target | theta | the model that is moved; the aligned one if left out |
     | coefficient | lambda | length of the step; sweep 0.5, 1, 2, 3 |
     """
-    harm = operations.where(operations.heads_mask(heads), harmful - aligned)
+    harm = operations.where(relatives.heads_mask(heads), harmful - aligned)
     return (aligned if target is None else target) - coefficient * harm
