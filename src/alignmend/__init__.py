@@ -121,7 +121,6 @@ _HOMES = {
     "heads_mask": "algebra.relatives",
     "indicator": "algebra.relatives",
     "lata": "methods.lata",
-    "leading": "algebra.operations",
     "judge": "api.judging",
     "leading": "algebra.relatives",
     "load": "restore.loading",

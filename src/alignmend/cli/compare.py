@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from alignmend.cli.options import Subparsers, add_json, command
 from alignmend.cli.plain import plain_console
-from alignmend.errors import ParameterError
+from alignmend.cli.trend import run_trend
+from alignmend.errors import OutputError, ParameterError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,12 +26,15 @@ def add_to(subparsers: Subparsers) -> None:
         subparsers,
         "compare",
         _run,
-        summary="Compare two runs prompt by prompt",
+        summary="Compare two runs prompt by prompt, or many over time",
         detail="McNemar's exact test (p corrected by Holm for the tests in the table) and the bootstrap interval of "
-        "the change, on the prompts that both runs were asked. Text is printed with --show-text only.",
+        "the change, on the prompts that both runs were asked. Text is printed with --show-text only. Of more than two "
+        "runs, oldest first, a table over time tells which rates drifted from the first run, and --plot draws them.",
     )
     parser.add_argument("before", type=Path, metavar="RUN", help="folder that evaluate wrote")
     parser.add_argument("after", type=Path, metavar="RUN", help="another one, of the same suites and judge")
+    parser.add_argument("further", type=Path, nargs="*", metavar="RUN", help="more of them, each later than the last")
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the rates over the runs")
     parser.add_argument(
         "--suite", dest="suites", action="append", default=[], metavar="S", help="only this suite; may be repeated"
     )
@@ -51,7 +55,7 @@ def add_to(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write every prompt with both judgements as JSONL")
-    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE, or FILE.svg, if it exists")
     add_json(parser)
 
 
@@ -59,6 +63,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from alignmend.api.comparing import compare
 
     _check(arguments)
+    if arguments.further or arguments.plot is not None:
+        return run_trend(arguments)
     result = compare(
         arguments.before,
         arguments.after,
@@ -82,6 +88,10 @@ def _check(arguments: argparse.Namespace) -> None:
             raise ParameterError(f"--{option} is a number from 0, not {getattr(arguments, option)}")
     if arguments.show_text and not arguments.flips:
         raise ParameterError("--show-text shows the texts of flips: say how many, such as --flips 5")
+    if arguments.further and (arguments.flips or arguments.out is not None):
+        raise ParameterError("--flips and --out are for two runs: name the two whose prompts are to be listed")
+    if arguments.plot is not None and arguments.plot.exists() and not arguments.overwrite:
+        raise OutputError(f"{arguments.plot} exists; choose another name or say --overwrite")
 
 
 def _show(result: ComparisonResult, flips: int, *, show_text: bool) -> None:
