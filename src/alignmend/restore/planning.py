@@ -26,6 +26,8 @@ PLAN = 2
 """Of journals: another plan has other families' numbers, and goes on otherwise."""
 _WIDE = 0.25
 """Between two steps, as a share of the longer one: what holds the family waits until it is narrower."""
+_OFTEN = 3
+"""Candidates of one step of a family, after which the sampler draws the step as well."""
 _NEAR = 0.1
 """Share of a step by which another is no new one."""
 
@@ -99,8 +101,12 @@ def _best_step(own: Sequence[Placed], aim: Aim) -> Numbers:
         for one in own
         if one.tried is not None and one.tried.worth is not None
     ]
-    best = min(told, key=lambda one: one[0], default=(None, None))[1]
-    return {} if best is None else {_step_of(best): best.numbers[_step_of(best)]}
+    if not told:
+        return {}
+    best = min(told, key=lambda one: one[0])[1]
+    name = _step_of(best)
+    there = [one for one in own if one.numbers.get(name) == best.numbers[name]]
+    return {name: best.numbers[name]} if len(there) < _OFTEN else {}
 
 
 def _steepest(own: Sequence[Placed]) -> Numbers | None:
@@ -155,7 +161,7 @@ class _Gap:
     """Between the longest step that passes and the shortest that does not, with other numbers alike."""
 
     attack: float
-    """What may be hoped for between: the mean of attack success at both ends."""
+    """What may be hoped for: the mean of attack success beyond, and of the safest that passes in the family."""
     width: float
     """As a share of the longer step."""
     numbers: Numbers
@@ -184,6 +190,10 @@ def _gaps(placed: Sequence[Placed], aim: Aim) -> Iterator[_Gap]:
         if name in one.numbers:
             others = tuple(sorted((key, value) for key, value in one.numbers.items() if key != name))
             groups.setdefault((name, others), []).append(one)
+    safest: dict[str, float] = {}
+    for one in placed:
+        if one.tried is not None and (found := one.tried.measured) is not None and aim.passes(found):
+            safest[one.family] = min(safest.get(one.family, 1.0), found.worth.objectives[0])
     for (name, _), steps in groups.items():
         told = {one.numbers[name]: one.tried for one in steps if one.tried is not None and one.tried.worth is not None}
         passing = [step for step, tried in told.items() if (found := tried.measured) and aim.passes(found)]
@@ -192,9 +202,12 @@ def _gaps(placed: Sequence[Placed], aim: Aim) -> Iterator[_Gap]:
         further = 2 * longest if shortest is None else shortest
         wanted = on_grid(name, (longest + further) / 2)
         if told and all(abs(wanted - one.numbers[name]) > size / 2 for one in steps):
-            safe = _attack(told[longest]) if passing else 1.0
             hoped = 0.0 if shortest is None else _attack(told[shortest])
-            yield _Gap((safe + hoped) / 2, (further - longest) / further, {**steps[0].numbers, name: wanted})
+            yield _Gap(
+                (safest.get(steps[0].family, 1.0) + hoped) / 2,
+                (further - longest) / further,
+                {**steps[0].numbers, name: wanted},
+            )
 
 
 def _attack(tried: Tried) -> float:
