@@ -357,8 +357,7 @@ class _Restore:
         """The search ends when what is left of the budget is about what the proof will take."""
         if self.request.budget is None:
             return None
-        spent = time.monotonic() - self.began
-        return self.began + max(spent, 60 * self.request.budget - _RESERVED_SHARE * 60 * self.request.budget)
+        return self.began + search_seconds(self.request.budget, time.monotonic() - self.began)
 
     def _settings(self) -> dict[str, Any]:
         """Everything that decides a measurement; two searches that differ in it cannot share a journal."""
@@ -463,6 +462,11 @@ def _of_answers(proof: Proof) -> list[str]:
 
 _RESERVED_SHARE = 0.3
 """Of the budget, for writing and for the proof."""
+
+
+def search_seconds(budget: float, spent: float) -> float:
+    """When a search ends that may take `budget` minutes with its proof, `spent` seconds after the beginning."""
+    return max(spent, 60 * budget - _RESERVED_SHARE * 60 * budget)
 
 
 def _content(path: Path | None) -> str | None:
