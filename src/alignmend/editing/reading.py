@@ -96,7 +96,7 @@ def _request(row: dict[str, Any], where: str) -> EditRequest:
     except ValidationError as error:
         raise FileFormatError(f"{where}: {_fault(error, row)}") from None
     except ParameterError as error:
-        raise FileFormatError(f"{where}: {error}") from None
+        raise error.at(where, FileFormatError) from None
 
 
 def _of_row(row: _Row) -> EditRequest:

@@ -174,7 +174,7 @@ class ChatClient:
             if found is not None:
                 return error if found.finish_reason == "rejected" else found
             if option := _OPTIONS.get(named_parameter(error, request) or ""):
-                error.args = (f"{error}; leave it out with {option}",)
+                error.advise(f"leave it out with {option}")
             raise
 
     async def _find_served(self) -> ServedModel:

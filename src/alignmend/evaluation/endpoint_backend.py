@@ -101,7 +101,7 @@ class EndpointBackend:
             if error.position is None:
                 raise
             prompt = prompts[error.position]
-            raise EndpointError(f"prompt {prompt.id!r} of suite {prompt.suite!r}: {error}") from error
+            raise error.at(f"prompt {prompt.id!r} of suite {prompt.suite!r}", EndpointError) from error
         return [made[position] for position in range(len(prompts))]
 
     def _generation(self, prompt: Prompt, asked: list[dict[str, str]], answer: ChatAnswer) -> Generation:

@@ -149,7 +149,7 @@ def check_recipe(document: Document, lacking: Collection[str] = ()) -> Recipe:
     try:
         method = get_method(cast(str, value["method"]))
     except RecipeError as error:
-        raise RecipeError(f"{document.where(('method',))}: {error}") from None
+        raise error.at(document.where(("method",))) from None
     models, parameters = _references(value.get("models"), method), value.get("parameters", {})
     problems = [
         *_problems(Recipe, {**value, "models": {}, "parameters": {}}, document, ()),
@@ -163,7 +163,7 @@ def check_recipe(document: Document, lacking: Collection[str] = ()) -> Recipe:
     try:
         parse_size(recipe.output.max_shard_size)
     except ParameterError as error:
-        raise RecipeError(f"{document.where(('output', 'max_shard_size'))}: {error}") from None
+        raise error.at(document.where(("output", "max_shard_size")), RecipeError) from None
     return recipe
 
 

@@ -6,7 +6,6 @@ from alignmend.errors import RecipeError
 from alignmend.evaluation.answer_notes import silence_notes
 from alignmend.restore.document import Searched
 from alignmend.restore.measuring import Baseline
-from alignmend.restore.preflight_findings import split_advice
 
 ALREADY = 0.02
 """Attack success at most this much above the aligned model's is no loss to restore."""
@@ -48,6 +47,6 @@ def check_tried(searched: Searched) -> None:
     """Where every candidate fails, no limit is to blame."""
     if searched.tried and all(one.stage == "failed" for one in searched.tried):
         raise RecipeError(
-            f"every candidate failed, the first with: {split_advice(searched.tried[0].why)[0]}. Mend that, and begin "
+            f"every candidate failed, the first with: {searched.tried[0].problem}. Mend that, and begin "
             "anew with --overwrite"
         )

@@ -176,6 +176,5 @@ def training_of(
     try:
         TrainSettings(objective="descent", **given)  # type: ignore[arg-type]
     except ParameterError as error:
-        name, _, problem = str(error).partition(" ")
-        raise ParameterError(f"{_TRAINED.get(name, '--' + name.replace('_', '-'))} {problem}") from None
+        raise error.named(_TRAINED.get(error.option, f"--{error.option.replace('_', '-')}")) from None
     return Training.model_validate(given | {"seed": seed})

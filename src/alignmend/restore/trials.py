@@ -48,6 +48,13 @@ class Tried:
     switch_seconds: float
     predicted: Prediction | None = None
     """By the first stage."""
+    advice: str = ""
+    """The end of `why` that says what to do, of one that failed."""
+
+    @property
+    def problem(self) -> str:
+        """`why` without its advice."""
+        return self.why.removesuffix(self.advice).rstrip(":; ") if self.advice else self.why
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -62,6 +69,7 @@ class Tried:
             "predicted": None if self.predicted is None else self.predicted.as_dict(),
             "seconds": self.seconds,
             "switch_seconds": self.switch_seconds,
+            **({"advice": self.advice} if self.advice else {}),
         }
 
     @classmethod
@@ -78,6 +86,7 @@ class Tried:
             seconds=written["seconds"],
             switch_seconds=written["switch_seconds"],
             predicted=None if predicted is None else Prediction(**predicted),
+            advice=written.get("advice", ""),
         )
 
     @property

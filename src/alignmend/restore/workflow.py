@@ -113,7 +113,8 @@ def _telling_of_private(places: Places) -> Iterator[None]:
         stay = (
             f"trained parts stay in {left} for --resume; alignmend private clean {shlex.quote(str(left))} removes them"
         )
-        raise type(error)(f"{error} ({stay})") from error
+        error.add(f" ({stay})")
+        raise
 
 
 def join(request: Request, steps: Steps) -> int | None:
