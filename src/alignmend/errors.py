@@ -1,7 +1,7 @@
 """The exception tree: every error this package raises on purpose is an `AlignmendError`.
 
-A message says what is wrong with the values seen, where (tensor, file, recipe line), and what to do; code that needs one
-of these takes the attribute and never reads the message. The command line prints the message alone and exits with 2.
+A message says what is wrong with the values seen, where (tensor, file, recipe line), and what to do; code that needs
+one of these takes the attribute and never reads the message. The command line prints the message alone and exits with 2.
 """
 
 from __future__ import annotations
@@ -149,9 +149,9 @@ def memory_told(what: str, advice: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise NoMemoryError(f"out of memory {what}: {advice}") from error
+        raise NoMemoryError(f"out of memory {what}", advice=advice) from error
 
 
 def missing_extra(package: str, extra: str) -> MissingExtraError:
     """The one message for an optional `package` that `extra` would bring."""
-    return MissingExtraError(f"this needs {package}: install it with  pip install 'alignmend[{extra}]'")
+    return MissingExtraError(f"this needs {package}", advice=f"install it with  pip install 'alignmend[{extra}]'")

@@ -21,6 +21,7 @@ from tests import checkpoints
 from tests.fixtures_organisms import shipped
 
 from alignmend.algebra.names import natural_key
+from alignmend.errors import FileFormatError
 from alignmend.evaluation.suites import load_suite
 from alignmend.io.folder import open_checkpoint_folder
 from alignmend.io.manifest import Input, Manifest, Versions, write_manifest
