@@ -123,4 +123,6 @@ def _mlp(block: Any, where: str) -> Any:
     for name in _MLP_NAMES:
         if name in children:
             return children[name]
-    raise MismatchError(f"{where} has no MLP that is found (children: {', '.join(children)}): use site block_output")
+    raise MismatchError(
+        f"{where} has no MLP that is found (children: {', '.join(children)})", advice="use site block_output"
+    )

@@ -81,7 +81,7 @@ def _check(arguments: argparse.Namespace) -> None:
         if getattr(arguments, option) < 0:
             raise ParameterError(f"--{option} is a number from 0, not {getattr(arguments, option)}")
     if arguments.show_text and not arguments.flips:
-        raise ParameterError("--show-text shows the texts of flips: say how many, such as --flips 5")
+        raise ParameterError("--show-text shows the texts of flips", advice="say how many, such as --flips 5")
 
 
 def _show(result: ComparisonResult, flips: int, *, show_text: bool) -> None:

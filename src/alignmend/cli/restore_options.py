@@ -240,5 +240,7 @@ def _training_of(arguments: argparse.Namespace) -> Training:
 def _methods(written: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in written.split(",") if name.strip())
     if not names:
-        raise ParameterError("--method names no family: leave it out, or give names such as resta,safe_patching")
+        raise ParameterError(
+            "--method names no family", advice="leave it out, or give names such as resta,safe_patching"
+        )
     return () if names == ("auto",) else names

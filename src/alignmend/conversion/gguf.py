@@ -122,16 +122,17 @@ def _load(file: GgufFile, dtype: Any) -> Any:
         said = " ".join(str(error).split())[:300]
         raise UnsupportedFormatError(
             f"{file.path}: transformers {metadata.version('transformers')} cannot read this model of architecture "
-            f"{file.architecture!r} ({said}): use the safetensors checkpoint that it was made from, or a newer "
-            "transformers"
+            f"{file.architecture!r} ({said})",
+            advice="use the safetensors checkpoint that it was made from, or a newer transformers",
         ) from error
     except OSError as error:
         raise FileFormatError(f"{file.path} cannot be loaded ({' '.join(str(error).split())[:300]})") from error
     missing = sorted(told["missing_keys"])
     if missing:
         raise UnsupportedFormatError(
-            f"{file.path} has no tensor for {len(missing)} weights of the model ({', '.join(missing[:3])}, ...), which "
-            "would be random: use the safetensors checkpoint that it was made from"
+            f"{file.path} has no tensor for {len(missing)} weights of the model ({', '.join(missing[:3])}, ...), "
+            "which would be random",
+            advice="use the safetensors checkpoint that it was made from",
         )
     return model
 

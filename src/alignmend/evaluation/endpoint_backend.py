@@ -46,7 +46,8 @@ class EndpointBackend:
         if wishes.chosen.template not in (AUTO, CHAT):
             raise RecipeError(
                 f"preset {preset!r} asks with template {wishes.chosen.template!r}, but an endpoint is asked with its "
-                "server's chat template: load the model in this process, or choose another preset"
+                "server's chat template",
+                advice="load the model in this process, or choose another preset",
             )
         self._client = ChatClient(endpoint)
         self._system = system

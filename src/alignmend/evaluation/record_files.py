@@ -103,7 +103,7 @@ class RecordFile(Generic[RowType]):
     def append(self, rows: Iterable[RowType]) -> None:
         """Writes `rows` now, so that a kill after this call does not lose them."""
         if self._file is None:
-            raise OutputError(f"{self.path}: append needs the file open; use it in a with statement")
+            raise OutputError(f"{self.path}: append needs the file open;", advice="use it in a with statement")
         added = list(rows)
         try:
             self._file.write(b"".join(map(encode_row, added)))

@@ -85,13 +85,15 @@ def _of_restored(folder: Path) -> Path:
 def _check_present(folder: Path) -> None:
     if not folder.is_dir():
         what = "not a folder" if folder.exists() else "no such folder"
-        raise FileFormatError(f"{folder}: {what}; name the folder of a run")
+        raise FileFormatError(f"{folder}: {what};", advice="name the folder of a run")
     missing = [name for name in (GENERATIONS, JUDGEMENTS, RESULTS) if not (folder / name).is_file()]
     if missing:
         below = [str(found.parent) for found in sorted(folder.glob(f"**/{JUDGEMENTS}"))]
         if below and GENERATIONS in missing:
             more = f" and {len(below) - _SHOWN} more" if len(below) > _SHOWN else ""
-            raise FileFormatError(f"{folder}: no run, but holds some; name one of {', '.join(below[:_SHOWN])}{more}")
+            raise FileFormatError(
+                f"{folder}: no run, but holds some;", advice=f"name one of {', '.join(below[:_SHOWN])}{more}"
+            )
         raise FileFormatError(f"{folder}: {' and '.join(missing)} missing; {_FINISH}")
 
 
@@ -151,7 +153,7 @@ def _aligned(
 def _fitting(path: Path, judge: str, generation: Generation, row: JudgementRow | None) -> JudgementRow:
     """The judgement of one answer, which was cut off where the answer's own record says so."""
     if row is None:
-        raise MismatchError(f"{path}: judge {judge!r} says nothing of {_place(generation)}; {AGAIN}")
+        raise MismatchError(f"{path}", advice=f"judge {judge!r} says nothing of {_place(generation)}; {AGAIN}")
     given = (generation.prompt_hash, text_hash(generation.prompt), text_hash(generation.response))
     if given != (row.prompt_hash, row.prompt_hash, row.response_hash):
         raise MismatchError(

@@ -78,15 +78,19 @@ def _header_bytes(path: Path) -> tuple[bytes, FileState]:
         # Without O_NONBLOCK a named pipe would hang the open itself.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise FileFormatError(f"{path} cannot be opened ({error.strerror}): check the path and its rights") from None
+        raise FileFormatError(
+            f"{path} cannot be opened ({error.strerror})", advice="check the path and its rights"
+        ) from None
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise FileFormatError(f"{path} is not a regular file: give a .safetensors file")
+            raise FileFormatError(f"{path} is not a regular file", advice="give a .safetensors file")
         length = _header_length(path, os.pread(descriptor, _PREAMBLE, 0), status.st_size)
         return _read_exactly(path, descriptor, length), state_of(status)
     except OSError as error:
-        raise FileFormatError(f"{path} cannot be read ({error.strerror}): check the disk and try again") from None
+        raise FileFormatError(
+            f"{path} cannot be read ({error.strerror})", advice="check the disk and try again"
+        ) from None
     finally:
         os.close(descriptor)
 
@@ -176,8 +180,8 @@ def _item_size(path: Path, name: str, dtype: object) -> int:
         return ITEM_SIZES[dtype]
     if isinstance(dtype, str) and dtype.startswith(("F4", "F6", "F8")) and len(dtype) <= 16:
         raise UnsupportedFormatError(
-            f"{path}: tensor {shown(name)} has the quantized dtype {shown(dtype)}: "
-            "use the checkpoint it was made from, or dequantize it to bfloat16 first"
+            f"{path}: tensor {shown(name)} has the quantized dtype {shown(dtype)}",
+            advice="use the checkpoint it was made from, or dequantize it to bfloat16 first",
         )
     _refuse(path, name, f"has the unknown dtype {shown(dtype)} (known: {', '.join(ITEM_SIZES)})")
 

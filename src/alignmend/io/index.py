@@ -35,8 +35,8 @@ def _indexed(folder: Path, index: Path, single: Path) -> tuple[Header, ...]:
     shards = sorted(set(weight_map.values()))
     if single.exists() and SINGLE_NAME not in shards:
         raise FileFormatError(
-            f"{folder} has both {SINGLE_NAME} and an index that does not list it, so it is unclear which "
-            "is meant: remove the stale one"
+            f"{folder} has both {SINGLE_NAME} and an index that does not list it, so it is unclear which is meant",
+            advice="remove the stale one",
         )
     headers = tuple(_shard(folder, index, shard) for shard in shards)
     _check_map(index, weight_map, headers)
@@ -51,8 +51,9 @@ def _weight_map(folder: Path, index: Path) -> dict[str, str]:
     for name, file in value.items():
         if len(name) > MAX_NAME_LENGTH or not _is_plain_name(file):
             raise FileFormatError(
-                f"{index}: tensor {shown(name)} is said to lie in {shown(file)}, which is no .safetensors "
-                f"file of this folder: do not use this checkpoint unless you know its origin; {_DAMAGED}"
+                f"{index}: tensor {shown(name)} is said to lie in {shown(file)}, which is no .safetensors file of "
+                "this folder",
+                advice=f"do not use this checkpoint unless you know its origin; {_DAMAGED}",
             )
     return value
 
@@ -73,7 +74,7 @@ def _shard(folder: Path, index: Path, shard: str) -> Header:
     path = folder / shard
     if not path.exists():
         cause = "its download is unfinished" if is_unfinished(folder) else "the download or copy is incomplete"
-        raise FileFormatError(f"{index} lists {shard}, which is missing: {cause}; fetch that file")
+        raise FileFormatError(f"{index} lists {shard}, which is missing: {cause};", advice="fetch that file")
     return read_header(own_file(folder, path))
 
 

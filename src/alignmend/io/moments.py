@@ -105,7 +105,7 @@ def open_moments_file(location: str | Path) -> MomentsFile:
     header = read_header(Path(location))
     text = header.metadata.get(METADATA_KEY)
     if text is None:
-        raise FileFormatError(f"{location} holds no input moments: give a file that  alignmend moments  wrote")
+        raise FileFormatError(f"{location} holds no input moments", advice="give a file that  alignmend moments  wrote")
     try:
         record = MomentsRecord.model_validate_json(text)
     except ValidationError as error:

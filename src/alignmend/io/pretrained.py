@@ -37,8 +37,8 @@ def pretrained(kind: Any, place: Path | str, **options: Any) -> Any:
             raise
         if _OWN_CODE in str(error):
             raise FileFormatError(
-                f"{place}: it can only be loaded by code that comes with it, which is never run: use a model whose "
-                "architecture transformers has, or a newer transformers"
+                f"{place}: it can only be loaded by code that comes with it, which is never run",
+                advice="use a model whose architecture transformers has, or a newer transformers",
             ) from error
         _blame_file(place)
         said = _SHAPES_SAID if _SHAPES in str(error) else one_line(error)

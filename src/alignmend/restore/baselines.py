@@ -27,8 +27,8 @@ def check_sense(base: Baseline) -> None:
     if noise.value > _MOST_NOISE:
         told = "".join(f"; {note}" for note in silence_notes(base.finetuned.generations))
         raise RecipeError(
-            f"the fine-tune answers {noise.value:.0%} of the search prompts with noise: look at --template, --dtype "
-            f"and the model itself (alignmend chat){told}"
+            f"the fine-tune answers {noise.value:.0%} of the search prompts with noise",
+            advice=f"look at --template, --dtype and the model itself (alignmend chat){told}",
         )
 
 
@@ -37,9 +37,9 @@ def check_parent(base: Baseline) -> None:
     parent = base.aligned
     if parent is not None and base.worth.objectives[0] > _UNSAFE:
         raise RecipeError(
-            f"the aligned model itself gives in to {parent.attack_success.value:.0%} of the search prompts, as the "
-            "fine-tune does, so it has no safety to give back: give the right --aligned, or a --judge that knows its "
-            "refusals"
+            f"the aligned model itself gives in to {parent.attack_success.value:.0%} of the search prompts, as "
+            "the fine-tune does, so it has no safety to give back",
+            advice="give the right --aligned, or a --judge that knows its refusals",
         )
 
 

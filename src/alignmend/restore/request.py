@@ -140,7 +140,7 @@ class Request:
     def __post_init__(self) -> None:
         _check_least({"trials": self.trials, "adapter-rank": 1 if self.adapter_rank is None else self.adapter_rank})
         if self.adapter_rank is not None and not self.as_adapter:
-            raise ParameterError("--adapter-rank is of an adapter to be written: give --as-adapter with it")
+            raise ParameterError("--adapter-rank is of an adapter to be written", advice="give --as-adapter with it")
         if self.budget is not None and not (self.budget > 0 and math.isfinite(self.budget)):
             raise ParameterError(f"--budget is a number of minutes above 0, not {self.budget:g}")
         if not 0 <= self.seed <= _LARGEST_SEED:

@@ -306,6 +306,6 @@ def _check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
         before = json.loads(path.read_bytes())
         keys = sorted(key for key in {*before, *settings} if before.get(key) != json.loads(text).get(key))
         raise RecipeError(
-            f"{folder} holds a search with other settings ({', '.join(keys)}): go on with the same ones, or begin anew "
-            "with --overwrite"
+            f"{folder} holds a search with other settings ({', '.join(keys)})",
+            advice="go on with the same ones, or begin anew with --overwrite",
         )

@@ -126,7 +126,7 @@ def join(request: Request, steps: Steps) -> int | None:
     places = Places(request.out)
     if not ((places.work / JOURNAL).is_file() and is_held(places)):
         raise RecipeError(
-            f"{places.work} holds no search to join: start one without --join, and join it when it searches"
+            f"{places.work} holds no search to join", advice="start one without --join, and join it when it searches"
         )
     found = preflight(replace(request, resume=True))
     if found.problems or found.aligned is None:
@@ -159,7 +159,9 @@ class _Restore:
         if self.choice.needs("moments") and (texts := existing(self.places.private)) is not None:
             self._take(texts)
         if missing := unmade(self._given(), self.choice, self.request, self.places.private):
-            raise RecipeError(f"the other restore still makes {' and '.join(missing)}: join it when it searches")
+            raise RecipeError(
+                f"the other restore still makes {' and '.join(missing)}", advice="join it when it searches"
+            )
         measuring = self._measuring()
         base, operands = self._baseline(measuring), self._operands()
         self._settle_rounding(measuring, operands)

@@ -136,7 +136,9 @@ def _load(point: EntryPoint) -> JudgeFactory:
         factory: JudgeFactory = point.load()
     except Exception as error:
         where = f"{point.name!r} ({point.value})"
-        raise RecipeError(f"the installed judge {where} cannot be loaded: {error}; update or remove it") from error
+        raise RecipeError(
+            f"the installed judge {where} cannot be loaded: {error};", advice="update or remove it"
+        ) from error
     return factory
 
 
