@@ -1,7 +1,7 @@
 """The exception tree: every error this package raises on purpose is an `AlignmendError`.
 
 A message says what is wrong with the values seen, where (tensor, file, recipe line), and what to do; code that needs
-one of these takes the attribute and never reads the message. The command line prints the message alone and exits with 2.
+one of these takes the attribute and never reads the message. The command line prints the message and exits with 2.
 """
 
 from __future__ import annotations

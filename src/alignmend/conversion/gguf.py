@@ -157,7 +157,7 @@ def _check_finite(model: Any, file: GgufFile, dtype: Dtype) -> None:
     for name, weight in model.named_parameters():
         if not weight.isfinite().all():
             advice = "convert to bfloat16 or float32" if dtype == "float16" else "fetch it again"
-            raise FileFormatError(f"{file.path}: {name} has NaN or infinity as {dtype}: {advice}")
+            raise FileFormatError(f"{file.path}: {name} has NaN or infinity as {dtype}", advice=advice)
 
 
 def _write_records(file: GgufFile, folder: Path, name: str, dtype: Dtype, told: tuple[str, ...]) -> Manifest:

@@ -42,8 +42,9 @@ def decode_row(row_type: type[RowType], line: bytes, where: str) -> RowType:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "row"
-        message = f"{where}: not a {row_type.__name__} ({field}: {first['msg']}); delete the file to start afresh"
-        raise FileFormatError(message) from error
+        raise FileFormatError(
+            f"{where}: not a {row_type.__name__} ({field}: {first['msg']});", advice="delete the file to start afresh"
+        ) from error
 
 
 def read_rows(path: Path, row_type: type[RowType]) -> list[RowType]:

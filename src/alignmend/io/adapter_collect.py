@@ -118,7 +118,7 @@ def _check_shapes(path: Path, a: TensorEntry, b: TensorEntry) -> None:
         )
     if len(a.shape) != 2 or len(b.shape) != 2:
         raise UnsupportedFormatError(
-            f"{path}: {shapes} are factors of a convolution, only those of matrices can be used: {_MERGE}"
+            f"{path}: {shapes} are factors of a convolution, only those of matrices can be used", advice=_MERGE
         )
     if a.shape[0] != b.shape[1]:
         raise FileFormatError(

@@ -135,7 +135,7 @@ def read_adapter_config(folder: Path) -> tuple[AdapterConfig, JsonObject]:
         config = AdapterConfig.model_validate(raw)
     except ValidationError as error:
         details = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise FileFormatError(f"{path} is not what PEFT writes: {details}; {_SAVE_AGAIN}") from error
+        raise FileFormatError(f"{path} is not what PEFT writes: {details};", advice=_SAVE_AGAIN) from error
     _check_initialisation(folder, config.init_lora_weights)
     for name, value in (config.model_extra or {}).items():
         _check_option(folder, name, value)

@@ -116,7 +116,7 @@ class LayoutParts:
 
     def _ungrouped(self, weight: TensorEntry) -> UnsupportedFormatError:
         return UnsupportedFormatError(
-            f"{self.location} changes {weight.name} in a way that its layout in the base does not allow: {_MERGE}"
+            f"{self.location} changes {weight.name} in a way that its layout in the base does not allow", advice=_MERGE
         )
 
     def _cut(self, saved: TensorEntry, source: str, weight: TensorEntry, array: Array) -> TensorEntry:

@@ -232,4 +232,4 @@ def read_manifest(folder: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         at = ".".join(str(part) for part in first["loc"])
-        raise FileFormatError(f"{path}: {shown(at)}: {first['msg']}: {advice}") from None
+        raise FileFormatError(f"{path}: {shown(at)}: {first['msg']}", advice=advice) from None

@@ -102,7 +102,7 @@ def _missing(row: Row, where: str) -> FileFormatError:
 def _text(row: Row, name: str, where: str) -> str:
     value = row[name]
     if not isinstance(value, str):
-        raise FileFormatError(f"{where}: {name} is {shown(value)}, not text: {ADVICE}")
+        raise FileFormatError(f"{where}: {name} is {shown(value)}, not text", advice=ADVICE)
     return value
 
 

@@ -87,7 +87,7 @@ def read_pairs(path: Path, *, safe: bool = False, answered: bool = True) -> Pair
         marked, wanted = ("unsafe", "safe") if safe else ("safe", "unsafe")
         raise FileFormatError(f"{path} marks all {len(rows)} answers as {marked} (is_safe): {wanted} ones are needed")
     if not pairs:
-        raise FileFormatError(f"{path} holds no pairs: {ADVICE}")
+        raise FileFormatError(f"{path} holds no pairs", advice=ADVICE)
     return PairsFile(path, pairs, hashlib.sha256(raw).hexdigest(), len(rows) - len(pairs))
 
 
@@ -122,7 +122,7 @@ def _from_messages(row: Row, number: int, where: str) -> TrainingPair:
     except ValidationError as error:
         first = error.errors()[0]
         at = ".".join(map(str, first["loc"]))
-        raise FileFormatError(f"{where}: {at}: {first['msg']}: {ADVICE}") from None
+        raise FileFormatError(f"{where}: {at}: {first['msg']}", advice=ADVICE) from None
     if [turn.role for turn in turns[-2:]] != ["user", "assistant"]:
         ending = " and ".join(turn.role for turn in turns[-2:])
         raise FileFormatError(f"{where}: messages end with {ending}: they must end with user and assistant")

@@ -188,4 +188,4 @@ def get_judge(name: str, options: JudgeOptions = NO_OPTIONS) -> Judge:
     names = list_judges()
     near = difflib.get_close_matches(name, names, n=1)
     advice = f"did you mean {near[0]!r}?" if near else f"known judges: {', '.join(names)}"
-    raise RecipeError(f"unknown judge {name!r}; {advice}")
+    raise RecipeError(f"unknown judge {name!r};", advice=advice)
