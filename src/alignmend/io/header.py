@@ -58,7 +58,7 @@ def read_header(path: Path) -> Header:
     """
     raw, state = _header_bytes(path)
     size = state.size
-    document = parse_object(raw, where=f"the header of {path}", advice=_DAMAGED)
+    document = parse_object(raw, where=f"the header of {path}", advice=f"{_DAMAGED}: {_DAMAGED_ADVICE}")
     metadata = _metadata(path, document.pop("__metadata__", None))
     data_start = _PREAMBLE + len(raw)
     entries = [_entry(path, name, value, data_start) for name, value in document.items()]

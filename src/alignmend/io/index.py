@@ -47,7 +47,9 @@ def _indexed(folder: Path, index: Path, single: Path) -> tuple[Header, ...]:
 
 def _weight_map(folder: Path, index: Path) -> dict[str, str]:
     """Tensor name -> file name, every file name checked."""
-    value = read_object(own_file(folder, index), limit=MAX_HEADER_BYTES, advice=_DAMAGED).get("weight_map")
+    value = read_object(own_file(folder, index), limit=MAX_HEADER_BYTES, advice=f"{_DAMAGED}: {_DAMAGED_ADVICE}").get(
+        "weight_map"
+    )
     if not isinstance(value, dict) or not value:
         raise FileFormatError(
             f"{index}: weight_map is {shown(value)}, not a table of tensors: {_DAMAGED}", advice=_DAMAGED_ADVICE
@@ -57,8 +59,7 @@ def _weight_map(folder: Path, index: Path) -> dict[str, str]:
             raise FileFormatError(
                 f"{index}: tensor {shown(name)} is said to lie in {shown(file)}, which is no .safetensors file of "
                 "this folder",
-                advice=f"do not use this checkpoint unless you know its origin; {_DAMAGED}",
-                advice=_DAMAGED_ADVICE,
+                advice=f"do not use this checkpoint unless you know its origin; {_DAMAGED}: {_DAMAGED_ADVICE}",
             )
     return value
 
