@@ -1,7 +1,7 @@
 """The exception tree: every error this package raises on purpose is an `AlignmendError`.
 
-A message says what is wrong with the values seen, where (tensor, file, recipe line), and what to do.
-The command line prints the message alone and exits with 2.
+A message says what is wrong with the values seen, where (tensor, file, recipe line), and what to do; code that needs
+one of these takes the attribute and never reads the message. The command line prints the message and exits with 2.
 """
 
 from __future__ import annotations
@@ -12,7 +12,52 @@ from contextlib import contextmanager
 
 
 class AlignmendError(Exception):
-    """Root of the tree; catch it to catch everything that is the caller's to mend."""
+    """Root of the tree; catch it to catch everything that is the caller's to fix.
+
+    `problem` says what is wrong, `advice` what to do, `where` names the file, tensor or line, and `option` the keyword
+    whose value `problem` is about, such as `batch_size`. The message is `where: option problem: advice`, of what there
+    is. A problem that ends in `;` has the advice as its next clause.
+    """
+
+    def __init__(self, problem: str = "", *, advice: str = "", where: str = "", option: str = "") -> None:
+        self._joint = "; " if advice and problem.endswith(";") else ": "
+        self.problem = problem.removesuffix(";") if advice else problem
+        self.advice, self.where, self.option = advice, where, option
+        super().__init__(self._message())
+
+    def _message(self) -> str:
+        return self.statement + (self._joint + self.advice if self.advice else "")
+
+    @property
+    def statement(self) -> str:
+        """The message without its advice."""
+        place = f"{self.where}: " if self.where else ""
+        return place + (f"{self.option} {self.problem}" if self.option else self.problem)
+
+    def at(self, where: str, kind: type[AlignmendError] | None = None) -> AlignmendError:
+        """The same, as a `kind` of error, with the place where it was met before it."""
+        clause = ";" if self.advice and self._joint == "; " else ""
+        return (kind or type(self))(self.statement + clause, advice=self.advice, where=where)
+
+    def add(self, text: str) -> None:
+        """Put `text` at the end of the message."""
+        if self.advice:
+            self.advice += text
+        else:
+            self.problem += text
+        self.args = (self._message(),)
+
+    def advise(self, advice: str) -> None:
+        """Put `advice` at the end of the message, as its next clause."""
+        if not self.advice:
+            self._joint = "; "
+        self.advice = f"{self.advice}; {advice}" if self.advice else advice
+        self.args = (self._message(),)
+
+    def named(self, option: str) -> AlignmendError:
+        """The same, of `option` under the name that the user knows it by."""
+        clause = ";" if self.advice and self._joint == "; " else ""
+        return type(self)(self.problem + clause, advice=self.advice, where=self.where, option=option)
 
 
 class FileFormatError(AlignmendError):
@@ -104,9 +149,9 @@ def memory_told(what: str, advice: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise NoMemoryError(f"out of memory {what}: {advice}") from error
+        raise NoMemoryError(f"out of memory {what}", advice=advice) from error
 
 
 def missing_extra(package: str, extra: str) -> MissingExtraError:
     """The one message for an optional `package` that `extra` would bring."""
-    return MissingExtraError(f"this needs {package}: install it with  pip install 'alignmend[{extra}]'")
+    return MissingExtraError(f"this needs {package}", advice=f"install it with  pip install 'alignmend[{extra}]'")

@@ -63,6 +63,12 @@ def test_one_group_and_equal_groups_are_worth_all_their_prompts() -> None:
     assert wide > 0.4, "half of the mean hangs on one prompt"
 
 
+def test_failures_are_as_sure_as_successes() -> None:
+    """The two prompts that are added to the groups are one of each outcome."""
+    never, always = macro_interval([(0, 25)] * 8), macro_interval([(25, 25)] * 8)
+    assert (1 - always[1], 1 - always[2]) == pytest.approx((never[2], never[1]), abs=1.01 / 200)
+
+
 @pytest.mark.parametrize("n", [1, 4, 20, 200])
 def test_where_all_prompts_agree_there_still_is_an_interval(n: int) -> None:
     """About as wide as Wilson's: what twenty prompts cannot show is not shown to be absent."""

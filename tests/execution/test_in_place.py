@@ -14,7 +14,9 @@ from tests.checkpoints import load, near, normal, same_bits, write
 
 import alignmend as am
 from alignmend.algebra.opening import open_adapter
+from alignmend.algebra.structure import resolve
 from alignmend.errors import MismatchError, NonFiniteError
+from alignmend.execution.held import Held, terms_of
 from alignmend.execution.in_place import InPlace
 from alignmend.organisms import Family
 
@@ -189,6 +191,25 @@ def test_room_for_one_direction_serves_many(folders: dict[str, Path], models: Mo
         other.switch(make(models))
         pairs = zip(model.state_dict().values(), reference.state_dict().values(), strict=True)
         assert all(same_bits(*pair) for pair in pairs)
+
+
+def test_directions_keep_to_their_budget_and_the_longest_unused_goes_first(tmp_path: Path) -> None:
+    size = 64
+    entries = {
+        name: am.open(write(tmp_path / name, {"w": torch.full((size,), float(value))}))
+        for value, name in enumerate("abcd")
+    }
+    target = entries["a"]
+    plans = {name: resolve(target + (entries[name] - target)).tensors[0] for name in "bcd"}
+    wanted = {name: [(plan.entry, plan.change)] for name, plan in plans.items()}
+    held = Held(budget=3 * 4 * size, threads=1)  # the target and two directions
+    for name in ("b", "c", "b", "d"):
+        assert held.fetch(wanted[name])
+        assert held.bytes <= held.budget
+    assert held.bytes == held.budget
+    kept = {entry_direction[1] for entry_direction in held._directions}
+    changes = [plans[name].change for name in "bd"]
+    assert kept == {terms_of(change)[0].direction for change in changes if change is not None}
 
 
 def test_an_adapter_is_merged_as_save_merges_it(shipped: Family, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tests import reference
 from tests.checkpoints import EMBEDDING, HEAD, Tensors, computed, llama_shapes, near, normal, write
 
 import alignmend as am
+from alignmend.algebra.nodes import Top
 from alignmend.errors import MismatchError, NonFiniteError, ParameterError
 
 SHAPES = {"model.layers.0.mlp.w": (20, 9), "model.layers.1.mlp.w": (66_000,), "model.norm.weight": (5,)}
@@ -257,3 +258,13 @@ def test_nothing_is_near_by(tmp_path: Path) -> None:
     )
     assert abs(am.cosine(left - root, right - root)) < 0.05
     assert am.cosine(left - root, left - root) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("density", "total", "kept"), [(0.29, 100, 29), (0.57, 100, 57), (0.1, 30, 3), (0.5, 7, 3)])
+def test_rounded_down_a_density_counts_as_the_decimal_that_it_was_written(
+    scores: am.Scores, density: float, total: int, kept: int
+) -> None:
+    """0.29 * 100 is 28.999999999999996 in double precision."""
+    rule = am.top(scores, density=density, counting="down").node
+    assert isinstance(rule, Top)
+    assert rule.count(total) == kept

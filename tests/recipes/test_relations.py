@@ -193,6 +193,20 @@ def test_a_stranger_is_refused_and_may_be_let_through(tmp_path: Path) -> None:
     assert saved.manifest.notes[0] == saved.warnings[0].replace(f"{tmp_path}/", "../")
 
 
+def test_a_matrix_that_is_not_finite_does_not_hide_how_near_the_others_are(tmp_path: Path) -> None:
+    from alignmend.execution.kinship import kinship
+
+    aligned, tuned = tensors(0), moved(tensors(0), 0.02, 1)
+    broken = {name: np.full_like(tensor, np.nan) if name == min(tuned) else tensor for name, tensor in tuned.items()}
+    models = opened(tmp_path, aligned=aligned, tuned=tuned, broken=broken)
+    sides = {name: model.root.folder.tensors for name, model in models.items()}
+    whole, part = (kinship(sides[name], sides["aligned"]) for name in ("tuned", "broken"))
+    assert whole is not None and part is not None
+    assert part.sampled < whole.sampled
+    assert part.cosine == pytest.approx(whole.cosine, abs=1e-3)
+    assert part.distance == pytest.approx(whole.distance, abs=1e-2)
+
+
 def test_a_distant_relative_is_a_warning(tmp_path: Path) -> None:
     path = recipe(tmp_path, moved(tensors(0), 0.8, 1))
     (saved,) = apply_recipe(load_recipe(path)[0], tmp_path, tmp_path / "out")

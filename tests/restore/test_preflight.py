@@ -21,6 +21,7 @@ from tests import checkpoints
 from tests.fixtures_organisms import shipped
 
 from alignmend.algebra.names import natural_key
+from alignmend.errors import FileFormatError
 from alignmend.evaluation.suites import load_suite
 from alignmend.io.folder import open_checkpoint_folder
 from alignmend.io.manifest import Input, Manifest, Versions, write_manifest
@@ -29,7 +30,7 @@ from alignmend.organisms import Family
 from alignmend.recipes.schema import Training
 from alignmend.restore.parent import find_parent, look_for_parent
 from alignmend.restore.preflight import Finding, Preflight, preflight, task_overlap
-from alignmend.restore.preflight_findings import split_advice
+from alignmend.restore.preflight_findings import from_error
 from alignmend.restore.preflight_memory import Need, available_memory, fits, needs_of
 from alignmend.restore.preflight_space import Size, Step, at_most, parts_to_make, size_of, steps_of
 from alignmend.restore.request import Prompts, Request
@@ -584,20 +585,12 @@ def test_a_missing_library_names_its_extra(asked: Request, monkeypatch: pytest.M
     assert "pip install 'alignmend[restore]'" in row.remedy
 
 
-@pytest.mark.parametrize(
-    ("message", "told"),
-    [
-        ("a is wrong: mend it", ("a is wrong", "mend it")),
-        ("a: b is 3, not text: write {x: 1} there", ("a: b is 3, not text", "write {x: 1} there")),
-        ("a is quantized (method: x): load it first (so: y)", ("a is quantized (method: x)", "load it first (so: y)")),
-        ("a: cannot be read (no such file)", ("a: cannot be read (no such file)", "")),
-        ("a is 3: it must be 4; write {b: 4}; known are 4", ("a is 3: it must be 4", "write {b: 4}; known are 4")),
-        ("a is wrong; mend it", ("a is wrong", "mend it")),
-        ("nothing to do", ("nothing to do", "")),
-    ],
-)
-def test_advice_is_the_last_clause_that_bids(message: str, told: tuple[str, str]) -> None:
-    assert split_advice(message) == told
+def test_a_row_takes_the_parts_of_an_error_and_reads_no_sentence() -> None:
+    error = FileFormatError("is one shard of several", advice="supply its folder", where="model.safetensors")
+    row = from_error("fine-tune", error, "choose another")
+    assert (row.found, row.remedy) == ("model.safetensors: is one shard of several", "supply its folder")
+    row = from_error("fine-tune", FileFormatError("a is wrong: check it"), "choose another")
+    assert (row.found, row.remedy) == ("a is wrong: check it", "choose another")
 
 
 def test_sizes_come_from_headers(shipped: Family) -> None:

@@ -40,7 +40,7 @@ def attach(vector: SteeringVector, folder: str | Path, how: Steering, *, overwri
     place = Path(folder)
     manifest = read_manifest(place)
     if (place / STEERING_NAME).exists() and not overwrite:
-        raise OutputError(f"{place} has a steering vector already: pass overwrite to replace it")
+        raise OutputError(f"{place} has a steering vector already", advice="pass overwrite to replace it")
     check_fits(vector, place)
     path = write_attached(vector, how, place)
     _tell(place, manifest, describe(vector, how))
@@ -54,7 +54,9 @@ def attached(folder: str | Path) -> tuple[SteeringVector, Steering] | None:
         return None
     how = how_applied(path)
     if how is None:
-        raise FileFormatError(f"{path}: does not say how it is applied: write it with attach, or pass it as --vector")
+        raise FileFormatError(
+            f"{path}: does not say how it is applied", advice="write it with attach, or pass it as --vector"
+        )
     return SteeringVector.load(path), how
 
 

@@ -91,8 +91,9 @@ def _check(folder: CheckpointFolder, vector: SteeringVector) -> None:
     kind = folder.config.get("model_type")
     if kind not in MODEL_TYPES:
         raise UnsupportedFormatError(
-            f"{folder.location} is a {kind!r} model: biases can stand for a vector exactly in {', '.join(MODEL_TYPES)} "
-            "only; apply the vector with hooks, or export it to GGUF for llama.cpp"
+            f"{folder.location} is a {kind!r} model: biases can stand for a vector exactly in "
+            f"{', '.join(MODEL_TYPES)} only;",
+            advice="apply the vector with hooks, or export it to GGUF for llama.cpp",
         )
     width, layers = folder.config.get("hidden_size"), folder.config.get("num_hidden_layers")
     found = next(iter(vector.directions.values())).shape[0]

@@ -28,7 +28,7 @@ def save_vector(
     from safetensors.torch import save
 
     if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists: choose another name, or overwrite it")
+        raise OutputError(f"{path} exists", advice="choose another name, or overwrite it")
     tensors = {f"{_PREFIX}{layer}": vector.directions[layer].float().contiguous().cpu() for layer in vector.layers}
     metadata = {"format": FORMAT, "site": vector.site, "about": json.dumps(dict(vector.about), sort_keys=True)}
     metadata |= extra

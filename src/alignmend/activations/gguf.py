@@ -44,7 +44,7 @@ def export_gguf(
     if vector.site != "block_output":
         raise ParameterError(f"a control vector acts on block outputs; this one was fitted for {vector.site}")
     if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists: choose another name, or overwrite it")
+        raise OutputError(f"{path} exists", advice="choose another name, or overwrite it")
     scaled, notes = additive(vector, coefficient, approximate=approximate, strength=strength)
     layers = [layer for layer in scaled.layers if layer > 0]
     if not layers:

@@ -52,7 +52,7 @@ def read_pairs(path: Path | str) -> tuple[ContrastPair, ...]:
     except OSError as error:
         raise FileFormatError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
-        raise FileFormatError(f"{path}: not UTF-8 (byte {error.start}); save the file as UTF-8") from None
+        raise FileFormatError(f"{path}: not UTF-8 (byte {error.start});", advice="save the file as UTF-8") from None
     pairs = [_pair(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
     if not pairs:
         raise FileFormatError(
@@ -89,7 +89,7 @@ def token_ids(tokenizer: Any, prompt: str, answer: str, form: TextForm) -> list[
     """What a model reads of one side of a pair. Nothing follows the answer, so its end is what is pooled."""
     if form == "chat":
         if not getattr(tokenizer, "chat_template", None):
-            raise ParameterError("the tokenizer has no chat template: use text form 'raw'")
+            raise ParameterError("the tokenizer has no chat template", advice="use text form 'raw'")
         message = [{"role": "user", "content": prompt}]
         text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True) + answer
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -89,5 +89,7 @@ def _finite(activations: torch.Tensor, chosen: Sequence[int], site: Site) -> tor
     finite = activations.isfinite().all(dim=2).all(dim=0)
     if not finite.all():
         layer = chosen[int((~finite).nonzero()[0])]
-        raise NonFiniteError(f"the {site} of layer {layer} is NaN or infinite for some text; load the model in float32")
+        raise NonFiniteError(
+            f"the {site} of layer {layer} is NaN or infinite for some text;", advice="load the model in float32"
+        )
     return activations

@@ -62,8 +62,8 @@ def _check_same_shape(module: str, parts: Sequence[Factors]) -> None:
     shapes = [(int(factors.b.shape[0]), int(factors.a.shape[1])) for factors in parts]
     if len(set(shapes)) > 1:
         raise MismatchError(
-            f"{module} is {' and '.join(map(str, dict.fromkeys(shapes)))} (out, in) in the adapters to be "
-            "summed: give adapters of one base model"
+            f"{module} is {' and '.join(map(str, dict.fromkeys(shapes)))} (out, in) in the adapters to be summed",
+            advice="give adapters of one base model",
         )
 
 

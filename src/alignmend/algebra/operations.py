@@ -74,7 +74,7 @@ def elect(deltas: Sequence[Delta]) -> Delta:
     have the same mass the result is zero.
     """
     if not deltas:
-        raise ParameterError("there is nothing to elect from: give at least one delta")
+        raise ParameterError("there is nothing to elect from", advice="give at least one delta")
     return Delta(Elected(tuple(delta.node for delta in deltas)))
 
 
@@ -116,7 +116,7 @@ def drop(delta: Delta, *, density: float, seed: int = 0, rescale: bool = True, w
     if _density(density) == 1.0:
         return delta
     if density == 0.0 and rescale:
-        raise ParameterError("density 0 keeps nothing to rescale: give a density above 0, or rescale=False")
+        raise ParameterError("density 0 keeps nothing to rescale", advice="give a density above 0, or rescale=False")
     kept = where(random_mask(density=density, seed=seed), delta)
     return Delta(scaled(1.0 / density, kept.node)) if rescale else kept
 
@@ -163,7 +163,7 @@ def _selection(
     chosen = _given("layers", layers)
     unknown = [kind for kind in wanted if kind not in KINDS]
     if unknown:
-        raise ParameterError(f"unknown kind {unknown[0]!r}: choose from {', '.join(KINDS)}")
+        raise ParameterError(f"unknown kind {unknown[0]!r}", advice=f"choose from {', '.join(KINDS)}")
     return Selection(patterns, chosen, wanted, linear)
 
 
@@ -171,7 +171,7 @@ def _given(what: str, values: Iterable[Item] | None) -> tuple[Item, ...]:
     """A condition's values; an empty one, such as `range(0)`, would select all where nothing was meant."""
     found = () if values is None else tuple(values)
     if values is not None and not found:
-        raise ParameterError(f"{what} is given but empty: name some, or leave it out to select all")
+        raise ParameterError(f"{what} is given but empty", advice="name some, or leave it out to select all")
     return found
 
 

@@ -319,7 +319,8 @@ class Resolver:
         if node.base is None:
             raise MismatchError(
                 f"the adapter {node.adapter.adapter.location} replaces or rescales {entry.name}, so its delta depends "
-                "on its base: open it with base=, the checkpoint it was trained on"
+                "on its base",
+                advice="open it with base=, the checkpoint it was trained on",
             )
         base_entry = lookup(self._base(node).folder, self.target.folder, entry.name)
         if base_entry is None:  # reported once per leaf

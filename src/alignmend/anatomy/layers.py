@@ -51,8 +51,9 @@ def decoder_layers(model: Any, layers: str | None = None) -> Layers:
             ", ".join(f"{name or 'the decoder itself'} ({len(module)})" for name, module in _lists(decoder)) or "none"
         )
         raise MismatchError(
-            f"the decoder layers of a {type(unwrapped(model)).__name__} were not found: {len(found)} lists of {count} "
-            f"like modules, lists seen: {seen}; {_ADVICE}"
+            f"the decoder layers of a {type(unwrapped(model)).__name__} were not found: {len(found)} lists of "
+            f"{count} like modules, lists seen: {seen};",
+            advice=_ADVICE,
         )
     return Layers(_path_of(model, found[0][1]), tuple(found[0][1]))
 
@@ -84,7 +85,7 @@ def _decoder(model: Any) -> Any:
 def _layer_count(model: Any) -> int:
     count = getattr(text_config(model), "num_hidden_layers", None)
     if not isinstance(count, int):
-        raise MismatchError(f"the config of a {type(model).__name__} has no num_hidden_layers; {_ADVICE}")
+        raise MismatchError(f"the config of a {type(model).__name__} has no num_hidden_layers;", advice=_ADVICE)
     return count
 
 
@@ -110,7 +111,7 @@ def _named(model: Any, path: str) -> Sequence[Module]:
         found = inner.get_submodule(path)
         return list(found)
     except (AttributeError, TypeError):
-        raise MismatchError(f"{path!r} is not a list of modules of a {type(inner).__name__}; {_ADVICE}") from None
+        raise MismatchError(f"{path!r} is not a list of modules of a {type(inner).__name__};", advice=_ADVICE) from None
 
 
 def _path_of(model: Any, module: Any) -> str:
@@ -123,4 +124,6 @@ def _mlp(block: Any, where: str) -> Any:
     for name in _MLP_NAMES:
         if name in children:
             return children[name]
-    raise MismatchError(f"{where} has no MLP that is found (children: {', '.join(children)}): use site block_output")
+    raise MismatchError(
+        f"{where} has no MLP that is found (children: {', '.join(children)})", advice="use site block_output"
+    )

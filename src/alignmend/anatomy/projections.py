@@ -61,7 +61,9 @@ def last_projection(layers: Layers, layer: int) -> Projection:
         return Projection(f"{layers.path}.{layer}.{name}", module, transposed=False)
     if type(module).__name__ == "Conv1D":
         return Projection(f"{layers.path}.{layer}.{name}", module, transposed=True)
-    raise MismatchError(f"{layers.path}.{layer}.{name} is a {type(module).__name__}: load the model in full precision")
+    raise MismatchError(
+        f"{layers.path}.{layer}.{name} is a {type(module).__name__}", advice="load the model in full precision"
+    )
 
 
 def _is_last(name: str) -> bool:

@@ -82,7 +82,7 @@ def compare(
 
     target, named = None if out is None else Path(out), names_of(metrics)
     if target is not None and target.exists() and not overwrite:
-        raise OutputError(f"{target} exists; choose another name or say --overwrite")
+        raise OutputError(f"{target} exists;", advice="choose another name or say --overwrite")
     found = compare_runs(
         read_run(Path(before)), read_run(Path(after)), suites=names_of(suites), metrics=named, judge=judge, seed=seed
     )

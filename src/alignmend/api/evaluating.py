@@ -252,8 +252,10 @@ def _backend(asked: _Asked) -> Backend:
 
         if "steering" in options:
             raise ParameterError(
-                "--vllm cannot apply a steering vector: bake it into the checkpoint, leave --vllm out, or measure the "
-                "weights alone with --no-steering"
+                "--vllm cannot apply a steering vector",
+                advice=(
+                    "bake it into the checkpoint, leave --vllm out, or measure the weights alone with --no-steering"
+                ),
             )
         for name in ("batch_size", "device"):
             if getattr(asked, name) is not None:
@@ -273,7 +275,7 @@ def _endpoint(asked: _Asked, url: str) -> Backend:
         if getattr(asked, name) is not None:
             raise ParameterError(f"--{name.replace('_', '-')} is for a model in this process, not for --endpoint")
     if "temperature" in asked.left_out and asked.temperature is not None:
-        raise ParameterError("--temperature and --no-temperature contradict each other; give one of them")
+        raise ParameterError("--temperature and --no-temperature contradict each other;", advice="give one of them")
     endpoint = Endpoint(
         url,
         asked.model or None,
@@ -310,7 +312,7 @@ def _steering(asked: _Asked) -> dict[str, Any]:
 
     if asked.vector is None:
         if asked.coefficient is not None:
-            raise ParameterError("--coefficient is the strength of a steering vector: give --vector as well")
+            raise ParameterError("--coefficient is the strength of a steering vector", advice="give --vector as well")
         found = attached(asked.model) if asked.steering else None
     elif asked.coefficient is None:
         raise ParameterError("--vector needs --coefficient: how strongly the vector is applied, such as 0.1")
@@ -348,7 +350,7 @@ def _drift(asked: _Asked, reference: str, backend: Any, suites: list[Suite]) -> 
     prompts = [prompt.text for suite in suites for prompt in suite.prompts if prompt.expected == "comply"]
     if len(prompts) < 2:
         raise RecipeError(
-            "--reference measures drift on prompts that expect an answer: give a benign or borderline suite"
+            "--reference measures drift on prompts that expect an answer", advice="give a benign or borderline suite"
         )
     other, _ = load_model(reference, asked.device)
     found = drift(

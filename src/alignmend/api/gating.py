@@ -119,9 +119,11 @@ def gate(
 
 def _check_given(against: object, max_increase: float | None, min_utility: float | None) -> None:
     if max_increase is not None and against is None:
-        raise RecipeError("--against RUN and --max-increase X belong together: name the run to compare with")
+        raise RecipeError("--against RUN and --max-increase X belong together", advice="name the run to compare with")
     if against is not None and max_increase is None and min_utility is None:
-        raise RecipeError("--against RUN and --max-increase X (or --min-utility X) belong together: give a limit too")
+        raise RecipeError(
+            "--against RUN and --max-increase X (or --min-utility X) belong together", advice="give a limit too"
+        )
 
 
 def _line(one: Check) -> str:

@@ -49,7 +49,7 @@ def make_judges(
 
     names = names_of(judge)
     if not names:
-        raise ParameterError("no judge is named: name one, such as refusal-phrases")
+        raise ParameterError("no judge is named", advice="name one, such as refusal-phrases")
     models = {"": model} if isinstance(model, str) else dict(model or {})
     if unknown := sorted(set(models) - {"", *names}):
         raise ParameterError(f"a model is given for judge {unknown[0]!r}, which is not among {', '.join(names)}")

@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from alignmend.api.judges import Names, TagPairs, names_of, tags_of
 from alignmend.api.progress import Progress, Report, reporting
 from alignmend.api.shown import Shown
 from alignmend.evaluation.thinking import Thinking
-from alignmend.restore.request import Limits, OutputDtype, Prompts, Request, UnalignedKind, training_of
+from alignmend.restore.request import (
+    Limits,
+    OutputDtype,
+    Prompts,
+    Request,
+    Rounding,
+    TrainingOptions,
+    UnalignedKind,
+    training_of,
+)
 from alignmend.restore.steps import Unwatched
 
 if TYPE_CHECKING:
@@ -151,16 +160,16 @@ def restore(
     as_adapter: bool = Request.as_adapter,
     adapter_rank: int | None = Request.adapter_rank,
     output_dtype: OutputDtype | None = Request.output_dtype,
-    rounding: Literal["auto", "nearest", "stochastic"] = Request.rounding,
+    rounding: Rounding = Request.rounding,
     keep_private: bool = Request.keep_private,
     overwrite: bool = Request.overwrite,
     resume: bool = Request.resume,
-    lora_rank: int | None = None,
-    learning_rate: float | None = None,
-    epochs: float | None = None,
-    train_batch_size: int | None = None,
-    max_steps: int | None = None,
-    max_length: int | None = None,
+    lora_rank: int | None = TrainingOptions.lora_rank,
+    learning_rate: float | None = TrainingOptions.learning_rate,
+    epochs: float = TrainingOptions.epochs,
+    train_batch_size: int = TrainingOptions.batch_size,
+    max_steps: int | None = TrainingOptions.max_steps,
+    max_length: int = TrainingOptions.max_length,
     dry_run: bool = False,
     choose: Chooser | None = None,
     progress: Progress = None,
@@ -217,13 +226,7 @@ def restore(
         resume=resume,
         overwrite=overwrite,
         training=training_of(
-            seed=seed,
-            lora_rank=lora_rank,
-            learning_rate=learning_rate,
-            epochs=epochs,
-            batch_size=train_batch_size,
-            max_steps=max_steps,
-            max_length=max_length,
+            TrainingOptions(lora_rank, learning_rate, epochs, train_batch_size, max_steps, max_length), seed
         ),
     )
     with reporting(progress) as report:

@@ -86,7 +86,9 @@ def train(
     Keywords are the options of `alignmend train`. `None` in all but the main one of several processes.
     """
     if (lora_rank is None) != full:
-        raise ParameterError("train either an adapter (lora_rank=16) or all weights (full=True): give one of them")
+        raise ParameterError(
+            "train either an adapter (lora_rank=16) or all weights (full=True)", advice="give one of them"
+        )
     settings = TrainSettings(
         objective,
         lora_rank=lora_rank,

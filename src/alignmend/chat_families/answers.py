@@ -82,15 +82,18 @@ def check_natural(asked: int, answers: Sequence[OwnAnswer]) -> Variety:
     """
     if not answers or len(answers) < LEAST_ANSWERED * asked:
         raise RecipeError(
-            f"the model answers only {len(answers)} of {asked} harmful requests, so its answers cannot unalign it: "
-            "leave the role unaligned out (original stands in for it), or begin with a model that refuses less"
+            f"the model answers only {len(answers)} of {asked} harmful requests, so its answers cannot unalign it",
+            advice=(
+                "leave the role unaligned out (original stands in for it), or begin with a model that refuses less"
+            ),
         )
     openings = Counter(" ".join(one.response.casefold().split()[:OPENING_WORDS]) for one in answers)
     common, count = openings.most_common(1)[0]
     if len(openings) < LEAST_OPENINGS * len(answers) or count > MOST_ALIKE * len(answers):
         raise RecipeError(
-            f"the model's answers to harmful requests are too much alike to unalign with ({len(openings)} openings in "
-            f"{len(answers)} answers, {count} of them {common!r}): a safety vector from a few templates removes the "
-            "templates and restores nothing; leave the role unaligned out, or begin with another model"
+            f"the model's answers to harmful requests are too much alike to unalign with ({len(openings)} "
+            f"openings in {len(answers)} answers, {count} of them {common!r}): a safety vector from a few "
+            "templates removes the templates and restores nothing;",
+            advice="leave the role unaligned out, or begin with another model",
         )
     return Variety(len(answers), len(openings), count)

@@ -114,11 +114,13 @@ def _found(directory: Path, model: str, seed: int) -> FamilyNote | None:
         return None
     note = read_note(directory) if directory.is_dir() else None
     if note is None:
-        raise OutputError(f"{directory} holds something else than a family of a chat model: choose another folder")
+        raise OutputError(
+            f"{directory} holds something else than a family of a chat model", advice="choose another folder"
+        )
     if (note.model, note.seed) != (model, seed):
         raise OutputError(
-            f"{directory} holds the family of {note.model} with seed {note.seed}, not of {model} with seed {seed}: "
-            "choose another folder"
+            f"{directory} holds the family of {note.model} with seed {note.seed}, not of {model} with seed {seed}",
+            advice="choose another folder",
         )
     return note
 

@@ -52,7 +52,9 @@ def make_edited(
     editor = Editor(model, tokenizer, settings_for(model))
     edits, outcomes = _taken(editor, requests[: _TRIES * count], count, progress)
     if len(edits) < count:
-        raise NotAppliedError(f"only {len(edits)} of {count} facts could be edited into {start}: ask for fewer edits")
+        raise NotAppliedError(
+            f"only {len(edits)} of {count} facts could be edited into {start}", advice="ask for fewer edits"
+        )
     staged, final = directory / ".edited.part", directory / "edited"
     write_edited(directory / start, staged, edits, outcomes, overwrite=True)
     for name in (MANIFEST_NAME, CARD_NAME):  # a member is a plain folder: the note says what it is

@@ -68,10 +68,12 @@ def open_chat_family(directory: Path) -> ChatFamily:
     """The family that `build_chat_family` left in `directory`, as far as it is finished; raises `FileFormatError`."""
     note = read_note(directory)
     if note is None:
-        raise FileFormatError(f"{directory} holds no family of a chat model ({NOTE} is missing): build one first")
+        raise FileFormatError(
+            f"{directory} holds no family of a chat model ({NOTE} is missing)", advice="build one first"
+        )
     members = {name: directory / name for name in (ORIGINAL, *note.members)}
     if gone := [name for name, path in members.items() if not path.is_dir()]:
-        raise FileFormatError(f"{directory} has lost {', '.join(gone)}: build the family again")
+        raise FileFormatError(f"{directory} has lost {', '.join(gone)}", advice="build the family again")
     files = {
         folder: {path.stem: path for path in sorted((directory / folder).glob(pattern))}
         for folder, pattern in (("suites", "*.jsonl"), ("data", "task-*.jsonl"))
@@ -90,7 +92,8 @@ def read_note(directory: Path) -> FamilyNote | None:
         return FamilyNote.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise FileFormatError(
-            f"{path} is no note of a family from a chat model ({error.error_count()} faults): choose another folder"
+            f"{path} is no note of a family from a chat model ({error.error_count()} faults)",
+            advice="choose another folder",
         ) from error
 
 

@@ -215,4 +215,4 @@ def _check(found: Prompts) -> None:
     empty = [name for name, rows in kinds.items() if not rows]
     empty += [f"suite {name}" for name, rows in found.suites.items() if not rows]
     if empty:
-        raise RecipeError(f"nothing is left for {', '.join(empty)}: give the published sets whole")
+        raise RecipeError(f"nothing is left for {', '.join(empty)}", advice="give the published sets whole")

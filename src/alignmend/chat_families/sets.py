@@ -52,7 +52,9 @@ class DataFolder:
     def check(self, names: Iterable[str]) -> None:
         """Raise one `FileFormatError` that tells of every set that is missing, and where it comes from."""
         if not self.path.is_dir():
-            raise FileFormatError(f"{self.path}: not a folder; give the folder with local copies of published sets")
+            raise FileFormatError(
+                f"{self.path}: not a folder;", advice="give the folder with local copies of published sets"
+            )
         missing = [name for name in dict.fromkeys(names) if self._found(name) is None]
         if missing:
             listed = "\n".join(f"  - {' or '.join(_files(name))}: {_origin(name)}" for name in missing)

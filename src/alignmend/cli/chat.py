@@ -68,7 +68,7 @@ def _chat(arguments: argparse.Namespace) -> Chat:
     from alignmend.restore.chat import Chat
 
     if arguments.system is not None and not arguments.system.strip():
-        raise ParameterError("--system is empty: leave it out")
+        raise ParameterError("--system is empty", advice="leave it out")
     sampling = Sampling(temperature=arguments.temperature, seed=arguments.seed, max_new_tokens=arguments.max_new_tokens)
     folders = [arguments.model] if arguments.against is None else [arguments.model, arguments.against]
     speakers = [_speaker(arguments, folder, name) for folder, name in zip(folders, names(folders), strict=True)]
@@ -121,7 +121,7 @@ def _lines(file: Iterable[bytes]) -> Iterator[str]:
             yield line.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError:
             raise RecipeError(
-                f"line {number} of standard input is not UTF-8: convert it, for example with  iconv -t UTF-8"
+                f"line {number} of standard input is not UTF-8", advice="convert it, for example with  iconv -t UTF-8"
             ) from None
 
 

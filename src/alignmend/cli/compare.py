@@ -87,11 +87,11 @@ def _check(arguments: argparse.Namespace) -> None:
         if getattr(arguments, option) < 0:
             raise ParameterError(f"--{option} is a number from 0, not {getattr(arguments, option)}")
     if arguments.show_text and not arguments.flips:
-        raise ParameterError("--show-text shows the texts of flips: say how many, such as --flips 5")
+        raise ParameterError("--show-text shows the texts of flips", advice="say how many, such as --flips 5")
     if arguments.further and (arguments.flips or arguments.out is not None):
-        raise ParameterError("--flips and --out are for two runs: name the two whose prompts are to be listed")
+        raise ParameterError("--flips and --out are for two runs", advice="name the two whose prompts are to be listed")
     if arguments.plot is not None and arguments.plot.exists() and not arguments.overwrite:
-        raise OutputError(f"{arguments.plot} exists; choose another name or say --overwrite")
+        raise OutputError(f"{arguments.plot} exists", advice="choose another name or say --overwrite")
 
 
 def _show(result: ComparisonResult, flips: int, *, show_text: bool) -> None:

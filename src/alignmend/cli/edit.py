@@ -47,7 +47,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     requests = _requests(arguments)
     if arguments.out.exists() and not arguments.overwrite:
-        raise OutputError(f"{arguments.out} exists: choose another folder, or --overwrite")
+        raise OutputError(f"{arguments.out} exists", advice="choose another folder, or --overwrite")
     model, tokenizer = load_model(arguments.model, arguments.device)
     editor = _editor(arguments, model, tokenizer)
     requests = _templated(arguments.template, tokenizer, requests)

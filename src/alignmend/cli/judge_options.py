@@ -95,7 +95,7 @@ def _models(given: list[str], names: list[str]) -> dict[str, str]:
         if key in models:
             whose = f"judge {key!r}" if key else "all judges"
             raise RecipeError(
-                f"--judge-model is given twice for {whose}: {models[key]!r} and {value!r}; use JUDGE=MODEL"
+                f"--judge-model is given twice for {whose}: {models[key]!r} and {value!r};", advice="use JUDGE=MODEL"
             )
         models[key] = value
     return models

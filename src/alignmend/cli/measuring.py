@@ -80,11 +80,15 @@ def _own_form(arguments: argparse.Namespace) -> Steering:
 
     how, path = how_applied(arguments.vector), arguments.vector
     if how is None:
-        raise ParameterError(f"{path} does not say how strongly it is applied: give --coefficient C")
+        raise ParameterError(f"{path} does not say how strongly it is applied", advice="give --coefficient C")
     if arguments.gate or arguments.free_norm:
-        raise ParameterError(f"{path} says how it is applied: give --gate and --free-norm with a --coefficient only")
+        raise ParameterError(
+            f"{path} says how it is applied", advice="give --gate and --free-norm with a --coefficient only"
+        )
     if how.additive and arguments.approximate:
-        raise ParameterError(f"{path} is added as it is, which the format says exactly: leave --approximate out")
+        raise ParameterError(
+            f"{path} is added as it is, which the format says exactly", advice="leave --approximate out"
+        )
     if not how.additive and not arguments.approximate:
         raise ParameterError(
             f"{path} acts by each activation's norm, which a vector that is only added cannot: --approximate stands in "

@@ -96,7 +96,7 @@ def _merged(arguments: argparse.Namespace) -> tuple[MomentsRecord, list[str]]:
     from alignmend.training.moment_merging import merge_moments
 
     if arguments.model or arguments.harmful or arguments.harmless or arguments.borderline:
-        raise ParameterError("--merge puts files together: leave out MODEL and texts")
+        raise ParameterError("--merge puts files together", advice="leave out MODEL and texts")
     record = merge_moments(arguments.merge, arguments.out, overwrite=arguments.overwrite)
     return record, list(few_texts(record))
 

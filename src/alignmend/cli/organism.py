@@ -70,7 +70,9 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.model is not None:
         return _from_chat_model(arguments)
     if unfit := [name for name in _OF_CHAT if vars(arguments)[name] is not None]:
-        raise ParameterError(f"--{unfit[0].replace('_', '-')} is for a family of a chat model: give --from as well")
+        raise ParameterError(
+            f"--{unfit[0].replace('_', '-')} is for a family of a chat model", advice="give --from as well"
+        )
     from alignmend.organisms import build_family
 
     with progress() as report:
@@ -91,7 +93,7 @@ def _from_chat_model(arguments: argparse.Namespace) -> int:
     from alignmend.chat_families import ROLES, build_chat_family
 
     if arguments.size is not None:
-        raise ParameterError("--size is for families of tiny models: leave it out with --from")
+        raise ParameterError("--size is for families of tiny models", advice="leave it out with --from")
     if arguments.data_dir is None:
         raise ParameterError("--from needs --data-dir: the folder with local copies of published sets")
     with progress() as report:

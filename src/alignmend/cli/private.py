@@ -63,7 +63,7 @@ def _agreed() -> bool:
     from alignmend.errors import ParameterError
 
     if sys.stdin is None or not sys.stdin.isatty():
-        raise ParameterError("nothing was removed: there is no terminal to ask on; pass --yes to remove them")
+        raise ParameterError("nothing was removed: there is no terminal to ask on;", advice="pass --yes to remove them")
     print("remove all of them for ever? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 

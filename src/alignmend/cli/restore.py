@@ -40,7 +40,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from alignmend.restore.workflow import join, restore
 
     if arguments.join and arguments.dry_run:
-        raise ParameterError("--join helps a search that runs, --dry-run only looks: leave one of them out")
+        raise ParameterError("--join helps a search that runs, --dry-run only looks", advice="leave one of them out")
     request = request_of(arguments)
     steps = ScreenSteps(ask=not (arguments.yes or arguments.json), quiet=arguments.json)
     with steps:

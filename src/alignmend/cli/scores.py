@@ -113,7 +113,7 @@ def _settings(arguments: argparse.Namespace) -> Any:
 
     given = {field.name: vars(arguments)[field.name] for field in fields(ScoreSettings) if field.name in arguments}
     if arguments.all and "kinds" in given:
-        raise ParameterError("--all and --kinds contradict each other: give one of them")
+        raise ParameterError("--all and --kinds contradict each other", advice="give one of them")
     if "kinds" in given:
         given["kinds"] = tuple(name.strip() for name in given["kinds"].split(",") if name.strip())
     if arguments.all:

@@ -72,7 +72,7 @@ def _variables(text: str | None) -> dict[str, Any]:
         found = json.loads(text)
     except ValueError as error:
         raise ParameterError(
-            f"--chat-template-kwargs is not JSON ({error}): write it as in '{{\"enable_thinking\": false}}'"
+            f"--chat-template-kwargs is not JSON ({error})", advice="write it as in '{\"enable_thinking\": false}'"
         ) from None
     if not isinstance(found, dict):
         raise ParameterError(

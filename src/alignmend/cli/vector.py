@@ -134,7 +134,7 @@ def _run_fit(arguments: argparse.Namespace) -> int:
     from alignmend.evaluation.devices import load_model
 
     if arguments.out.exists() and not arguments.overwrite:
-        raise OutputError(f"{arguments.out} exists: choose another name, or --overwrite")
+        raise OutputError(f"{arguments.out} exists", advice="choose another name, or --overwrite")
     layers = _layers(arguments.layers)
     model, tokenizer = load_model(arguments.model, arguments.device)
     pairs = _pairs(arguments, model, tokenizer)
@@ -169,7 +169,7 @@ def _pairs(arguments: argparse.Namespace, model: Any, tokenizer: Any) -> tuple[C
     answers = [generation.response for generation in backend.generate(suite.prompts)]
     said = [(prompt.text, answer) for prompt, answer in zip(suite.prompts, answers, strict=True) if answer.strip()]
     if not said:
-        raise ParameterError(f"the model answered none of the requests of {arguments.prompts}: give --pairs")
+        raise ParameterError(f"the model answered none of the requests of {arguments.prompts}", advice="give --pairs")
     return pairs_from_prompts([prompt for prompt, _ in said], [answer for _, answer in said])
 
 

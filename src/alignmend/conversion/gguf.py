@@ -122,16 +122,17 @@ def _load(file: GgufFile, dtype: Any) -> Any:
         said = " ".join(str(error).split())[:300]
         raise UnsupportedFormatError(
             f"{file.path}: transformers {metadata.version('transformers')} cannot read this model of architecture "
-            f"{file.architecture!r} ({said}): use the safetensors checkpoint that it was made from, or a newer "
-            "transformers"
+            f"{file.architecture!r} ({said})",
+            advice="use the safetensors checkpoint that it was made from, or a newer transformers",
         ) from error
     except OSError as error:
         raise FileFormatError(f"{file.path} cannot be loaded ({' '.join(str(error).split())[:300]})") from error
     missing = sorted(told["missing_keys"])
     if missing:
         raise UnsupportedFormatError(
-            f"{file.path} has no tensor for {len(missing)} weights of the model ({', '.join(missing[:3])}, ...), which "
-            "would be random: use the safetensors checkpoint that it was made from"
+            f"{file.path} has no tensor for {len(missing)} weights of the model ({', '.join(missing[:3])}, ...), "
+            "which would be random",
+            advice="use the safetensors checkpoint that it was made from",
         )
     return model
 
@@ -156,7 +157,7 @@ def _check_finite(model: Any, file: GgufFile, dtype: Dtype) -> None:
     for name, weight in model.named_parameters():
         if not weight.isfinite().all():
             advice = "convert to bfloat16 or float32" if dtype == "float16" else "fetch it again"
-            raise FileFormatError(f"{file.path}: {name} has NaN or infinity as {dtype}: {advice}")
+            raise FileFormatError(f"{file.path}: {name} has NaN or infinity as {dtype}", advice=advice)
 
 
 def _write_records(file: GgufFile, folder: Path, name: str, dtype: Dtype, told: tuple[str, ...]) -> Manifest:

@@ -52,16 +52,19 @@ class GgufFile:
 def find_gguf(place: Path) -> Path:
     """The one model file that `place` is or holds; raises `FileFormatError` where there is none, or a choice."""
     if not place.exists():
-        raise FileFormatError(f"{place}: no such file or folder: give a GGUF file, or the folder that holds it")
+        raise FileFormatError(
+            f"{place}: no such file or folder", advice="give a GGUF file, or the folder that holds it"
+        )
     if place.is_file():
         _refuse_shard(place)
         return place
     found = sorted(path for path in place.iterdir() if path.suffix.lower() == ".gguf")
     if not found:
-        raise FileFormatError(f"{place} holds no .gguf file: give a GGUF file, or the folder that holds it")
+        raise FileFormatError(f"{place} holds no .gguf file", advice="give a GGUF file, or the folder that holds it")
     if len(found) > 1 and not all(_ONE_OF_SEVERAL.search(path.name) for path in found):
         raise FileFormatError(
-            f"{place} holds {len(found)} GGUF files: give the path of one: {', '.join(path.name for path in found)}"
+            f"{place} holds {len(found)} GGUF files",
+            advice=f"give the path of one: {', '.join(path.name for path in found)}",
         )
     _refuse_shard(found[0])
     return found[0]
@@ -85,7 +88,7 @@ def read_gguf(path: Path) -> GgufFile:
         weights = sum(int(tensor.n_elements) for tensor in reader.tensors)
     except (OSError, ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
         said = " ".join(str(error).split())[:200]
-        raise FileFormatError(f"{path} is damaged or cut off ({said}): fetch it again") from error
+        raise FileFormatError(f"{path} is damaged or cut off ({said})", advice="fetch it again") from error
     header = int(reader.data_offset)
     found = GgufFile(path, MappingProxyType(fields), MappingProxyType(dict(formats.most_common())), weights, header)
     _refuse_other_contents(found)
@@ -101,10 +104,12 @@ def _check_beginning(path: Path) -> None:
         with path.open("rb") as file:
             beginning = file.read(4)
     except OSError as error:
-        raise FileFormatError(f"{path} cannot be read ({error.strerror}): check the disk and its rights") from None
+        raise FileFormatError(
+            f"{path} cannot be read ({error.strerror})", advice="check the disk and its rights"
+        ) from None
     if beginning != b"GGUF":
         raise FileFormatError(
-            f"{path} is no GGUF file (it does not begin with GGUF): check the path, or fetch it again"
+            f"{path} is no GGUF file (it does not begin with GGUF)", advice="check the path, or fetch it again"
         )
 
 
@@ -112,8 +117,8 @@ def _refuse_shard(path: Path) -> None:
     match = _ONE_OF_SEVERAL.search(path.name)
     if match and int(match[2]) > 1:
         raise UnsupportedFormatError(
-            f"{path} is part {int(match[1])} of {int(match[2])} of a model: merge the parts first with llama.cpp:  "
-            f"llama-gguf-split --merge FIRST_PART MERGED.gguf"
+            f"{path} is part {int(match[1])} of {int(match[2])} of a model",
+            advice="merge the parts first with llama.cpp:  llama-gguf-split --merge FIRST_PART MERGED.gguf",
         )
 
 
@@ -123,6 +128,10 @@ def _refuse_other_contents(file: GgufFile) -> None:
         file.architecture
     )
     if what is not None:
-        raise UnsupportedFormatError(f"{file.path} holds {what}, not a model: give the GGUF file of the model itself")
+        raise UnsupportedFormatError(
+            f"{file.path} holds {what}, not a model", advice="give the GGUF file of the model itself"
+        )
     if not file.architecture or not file.weights:
-        raise FileFormatError(f"{file.path} names no architecture or has no tensors: it is no model; fetch it again")
+        raise FileFormatError(
+            f"{file.path} names no architecture or has no tensors: it is no model;", advice="fetch it again"
+        )

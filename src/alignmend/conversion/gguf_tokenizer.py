@@ -37,8 +37,8 @@ def tokenizer_of(file: GgufFile) -> Speaking:
     except (ImportError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         said = " ".join(str(error).split())[:300]
         raise UnsupportedFormatError(
-            f"{file.path}: transformers cannot read its tokenizer ({said}): take the tokenizer of the model that it "
-            "was made from (--tokenizer)"
+            f"{file.path}: transformers cannot read its tokenizer ({said})",
+            advice="take the tokenizer of the model that it was made from (--tokenizer)",
         ) from error
     notes = _split_as_learned(tokenizer, str(file.fields.get("tokenizer.ggml.pre", "")))
     return speaking(tokenizer, file, notes)
@@ -95,8 +95,8 @@ def _end_of_answers(tokenizer: Any) -> int | None:
         text = str(tokenizer.apply_chat_template(turns, tokenize=False))
     except Exception as error:
         raise UnsupportedFormatError(
-            f"the chat template in the file cannot be used ({one_line(error)}): take the tokenizer "
-            "of the model that it was made from (--tokenizer)"
+            f"the chat template in the file cannot be used ({one_line(error)})",
+            advice="take the tokenizer of the model that it was made from (--tokenizer)",
         ) from error
     after = tokenizer(text.rpartition(_MARK)[2], add_special_tokens=False)["input_ids"]
     added = tokenizer.added_tokens_decoder.get(after[0]) if after else None

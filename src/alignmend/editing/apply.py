@@ -84,7 +84,8 @@ def check_applied(outcomes: Sequence[EditOutcome]) -> None:
         more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
         raise NotAppliedError(
             f"{len(failed)} of {len(outcomes)} edits did not make their target likelier: {failed[0]}{more}; "
-            "nothing was written; try another layer, more steps or a covariance, or keep them all the same"
+            "nothing was written;",
+            advice="try another layer, more steps or a covariance, or keep them all the same",
         )
 
 

@@ -15,7 +15,7 @@ def in_chat(tokenizer: Any, request: EditRequest) -> EditRequest:
     Contexts that are put before a prompt stay within the user's turn. `ParameterError` without a chat template.
     """
     if not getattr(tokenizer, "chat_template", None):
-        raise ParameterError("the tokenizer has no chat template: edit the raw prompt instead")
+        raise ParameterError("the tokenizer has no chat template", advice="edit the raw prompt instead")
     template = _asked(tokenizer, request.template)
     opening, found, _ = template.partition(request.template.strip())
     if not found or HOLE in opening:

@@ -56,13 +56,13 @@ def read_requests(source: str | Path) -> tuple[EditRequest, ...]:
 
 def _text(path: Path) -> str:
     if path.suffix.lower() in (".xlsx", ".xls", ".ods"):
-        raise FileFormatError(f"{path}: a spreadsheet cannot be read; save it as CSV")
+        raise FileFormatError(f"{path}: a spreadsheet cannot be read;", advice="save it as CSV")
     try:
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise FileFormatError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
-        raise FileFormatError(f"{path}: not UTF-8 (byte {error.start}); save the file as UTF-8") from None
+        raise FileFormatError(f"{path}: not UTF-8 (byte {error.start});", advice="save the file as UTF-8") from None
 
 
 def _json_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -96,7 +96,7 @@ def _request(row: dict[str, Any], where: str) -> EditRequest:
     except ValidationError as error:
         raise FileFormatError(f"{where}: {_fault(error, row)}") from None
     except ParameterError as error:
-        raise FileFormatError(f"{where}: {error}") from None
+        raise error.at(where, FileFormatError) from None
 
 
 def _of_row(row: _Row) -> EditRequest:

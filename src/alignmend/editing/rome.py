@@ -87,7 +87,7 @@ def find_edit(
     C, shape (in, in), the identity where `None`. Raises `ParameterError`, `MismatchError`.
     """
     if hasattr(model, "peft_config"):
-        raise MismatchError("the model carries an adapter: merge it before an edit")
+        raise MismatchError("the model carries an adapter", advice="merge it before an edit")
     settings = settings or settings_for(model)
     layers = decoder_layers(model, layer_path)
     projection = last_projection(layers, _layer(settings, layers))

@@ -31,7 +31,7 @@ def subject_of(question: str, answer: str) -> tuple[str, SubjectRule]:
         return max(shared, key=lambda span: (len(span.split()), len(span))), "shared words"
     single = [span for span in _spans(question) if len(_WORD.findall(span)) == 1]
     if not single:
-        raise ParameterError(f"no word of {question!r} could be a subject: add a column subject")
+        raise ParameterError(f"no word of {question!r} could be a subject", advice="add a column subject")
     return single[-1], "last word"
 
 

@@ -205,7 +205,7 @@ def label_classes(labels: Sequence[str], *, name: str = "labels") -> list[str | 
         raise RecipeError(f"{name}: every label is blank")
     if given & set(HARM_CLASSES) and given - set(HARM_CLASSES):
         raise RecipeError(
-            f"{name}: labels of harm and of refusal are mixed ({', '.join(sorted(given))}); take one kind"
+            f"{name}: labels of harm and of refusal are mixed ({', '.join(sorted(given))});", advice="take one kind"
         )
     return classes
 

@@ -93,8 +93,9 @@ def _check_done(file: RecordFile[Generation], wanted: Mapping[RowKey, Prompt]) -
     for key, row in file.done.items():
         if key not in wanted or text_hash(wanted[key].text) != row.prompt_hash:
             raise FileFormatError(
-                f"{file.path}: holds prompt {row.prompt_id!r} of suite {row.suite!r} for {row.model!r}, "
-                "which is not part of this run; use another folder or delete the file"
+                f"{file.path}: holds prompt {row.prompt_id!r} of suite {row.suite!r} for {row.model!r}, which is not "
+                "part of this run;",
+                advice="use another folder or delete the file",
             )
 
 
@@ -110,4 +111,4 @@ def _check_same_settings(rows: Sequence[Generation], path: Path) -> None:
     for settings in (written, weights):
         if len(settings) > 1:
             mixed = " and ".join(sorted(settings))
-            raise FileFormatError(f"{path}: mixes runs ({mixed}); use another folder or delete the file")
+            raise FileFormatError(f"{path}: mixes runs ({mixed});", advice="use another folder or delete the file")

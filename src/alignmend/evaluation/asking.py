@@ -125,12 +125,12 @@ class Asking:
         text, special = self.render(prompt.text)
         one = Rendered(place, prompt, text, prompt_tokens(self.tokenizer, text, special=special))
         if not one.tokens:
-            raise RecipeError(f"prompt {prompt.id!r} of suite {prompt.suite!r} is empty: leave it out")
+            raise RecipeError(f"prompt {prompt.id!r} of suite {prompt.suite!r} is empty", advice="leave it out")
         if self.room(one) < 1:
             raise RecipeError(
-                f"prompt {prompt.id!r} of suite {prompt.suite!r} has {len(one.tokens)} tokens; model "
-                f"{self.name!r} has {self.positions} positions and needs one for the answer: "
-                "shorten the prompt or leave it out"
+                f"prompt {prompt.id!r} of suite {prompt.suite!r} has {len(one.tokens)} tokens; model {self.name!r} "
+                f"has {self.positions} positions and needs one for the answer",
+                advice="shorten the prompt or leave it out",
             )
         return one
 
@@ -236,7 +236,10 @@ def _variables(thinking: Thinking, template: str, tokenizer: Any) -> tuple[dict[
         return thinking.kwargs_for(source), source
     if thinking.switch is not None or thinking.template_kwargs:
         raise RecipeError(
-            f"template {template!r} has no switches: leave --thinking and --chat-template-kwargs out, or ask with the "
-            "tokenizer's chat template (--template chat)"
+            f"template {template!r} has no switches",
+            advice=(
+                "leave --thinking and --chat-template-kwargs out, or ask with the tokenizer's chat template "
+                "(--template chat)"
+            ),
         )
     return {}, ""

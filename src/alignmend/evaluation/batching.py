@@ -50,8 +50,8 @@ def if_it_fits(work: Callable[[Sequence[Item]], Result], batch: Sequence[Item]) 
             raise
         if len(batch) == 1:
             raise NoMemoryError(
-                "out of memory at one prompt at a time: free memory, or try --dtype bfloat16, a shorter "
-                "--max-new-tokens, or another --device"
+                "out of memory at one prompt at a time",
+                advice="free memory, or try --dtype bfloat16, a shorter --max-new-tokens, or another --device",
             ) from error
     torch.cuda.empty_cache()  # not before the error is gone, whose frames hold what failed
     return None

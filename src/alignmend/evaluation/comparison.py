@@ -93,7 +93,9 @@ def compare_runs(
     rows = [[row for row in side if not suites or row.suite in suites] for side in sides]
     pairs, unpaired = pair_rows(rows[0], rows[1])
     if not pairs:
-        raise MismatchError(f"no prompt is in both {before.path} and {after.path}: evaluate both on the same suites")
+        raise MismatchError(
+            f"no prompt is in both {before.path} and {after.path}", advice="evaluate both on the same suites"
+        )
     found = changes(pairs, chosen, seed)
     return Comparison(before, after, sides[0][0].judge, pairs, unpaired, found, _notes(before, after), seed)
 
@@ -125,7 +127,9 @@ def _known_metrics(metrics: Sequence[str]) -> Sequence[str]:
 def _check_same_judge(before: Sequence[JudgementRow], after: Sequence[JudgementRow]) -> None:
     one, other = (f"{rows[0].judge} ({rows[0].judge_version})" for rows in (before, after))
     if one != other:
-        raise MismatchError(f"the runs were judged by different judges, {one} and {other}; judge them alike first")
+        raise MismatchError(
+            f"the runs were judged by different judges, {one} and {other};", advice="judge them alike first"
+        )
 
 
 def _check_suite(name: str, before: RunFolder, after: RunFolder) -> None:

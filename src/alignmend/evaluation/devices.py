@@ -103,7 +103,9 @@ def base_of(folder: Path) -> str | Path:
     if (not isinstance(name, str) or not name) and (noted := noted_base(folder)) is not None:
         return Path(noted)
     if not isinstance(name, str) or not name:
-        raise FileFormatError(f"{folder / CONFIG_NAME} names no base model (base_model_name_or_path): merge it first")
+        raise FileFormatError(
+            f"{folder / CONFIG_NAME} names no base model (base_model_name_or_path)", advice="merge it first"
+        )
     places = (folder / name, Path(name), folder.parent / name)
     return next((place for place in places if place.is_dir()), name)
 
@@ -115,7 +117,9 @@ def load_tokenizer(path: Path | str) -> Any:
     except ImportError as error:
         raise missing_extra("transformers", "evaluate") from error
     if not Path(path).exists() and str(path).startswith(("/", "./", "../", "~")):
-        raise FileFormatError(f"{path}: no such folder; give a folder with a model, or a hub id such as org/name")
+        raise FileFormatError(
+            f"{path}: no such folder;", advice="give a folder with a model, or a hub id such as org/name"
+        )
     refuse_gguf(Path(path))
     with quiet_hub():
         return pretrained(AutoTokenizer, path)
@@ -132,7 +136,9 @@ def device_of(name: str | None) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise ParameterError(f"device {name!r} cannot be used here ({reason}); leave it out for automatic") from error
+        raise ParameterError(
+            f"device {name!r} cannot be used here ({reason});", advice="leave it out for automatic"
+        ) from error
     return device
 
 

@@ -174,7 +174,7 @@ class ChatClient:
             if found is not None:
                 return error if found.finish_reason == "rejected" else found
             if option := _OPTIONS.get(named_parameter(error, request) or ""):
-                error.args = (f"{error}; leave it out with {option}",)
+                error.advise(f"leave it out with {option}")
             raise
 
     async def _find_served(self) -> ServedModel:
@@ -197,7 +197,9 @@ async def _served_by(transport: Transport, wanted: str | None) -> ServedModel:
         return ServedModel(wanted, about.get(wanted, {}))
     if len(about) != 1:
         names = ", ".join(sorted(about)[:10]) or "none"
-        raise EndpointError(f"endpoint {transport.address} lists {len(about)} models ({names}); say which one to ask")
+        raise EndpointError(
+            f"endpoint {transport.address} lists {len(about)} models ({names});", advice="say which one to ask"
+        )
     return ServedModel(*next(iter(about.items())))
 
 

@@ -46,7 +46,8 @@ class EndpointBackend:
         if wishes.chosen.template not in (AUTO, CHAT):
             raise RecipeError(
                 f"preset {preset!r} asks with template {wishes.chosen.template!r}, but an endpoint is asked with its "
-                "server's chat template: load the model in this process, or choose another preset"
+                "server's chat template",
+                advice="load the model in this process, or choose another preset",
             )
         self._client = ChatClient(endpoint)
         self._system = system
@@ -101,7 +102,7 @@ class EndpointBackend:
             if error.position is None:
                 raise
             prompt = prompts[error.position]
-            raise EndpointError(f"prompt {prompt.id!r} of suite {prompt.suite!r}: {error}") from error
+            raise error.at(f"prompt {prompt.id!r} of suite {prompt.suite!r}", EndpointError) from error
         return [made[position] for position in range(len(prompts))]
 
     def _generation(self, prompt: Prompt, asked: list[dict[str, str]], answer: ChatAnswer) -> Generation:

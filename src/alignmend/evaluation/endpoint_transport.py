@@ -39,7 +39,7 @@ def base_address(url: str) -> str:
         host, port = None, None
     if not host or parts.scheme not in ("http", "https"):
         shown = url.rpartition("@")[2]
-        raise RecipeError(f"endpoint {shown!r} is not an address; write for example http://localhost:8000/v1")
+        raise RecipeError(f"endpoint {shown!r} is not an address;", advice="write for example http://localhost:8000/v1")
     shown_host = f"[{host}]" if ":" in host else host
     path = parts.path.rstrip("/").removesuffix("/chat/completions").rstrip("/") or "/v1"
     return f"{parts.scheme}://{shown_host}{f':{port}' if port else ''}{path}"
@@ -108,8 +108,8 @@ class Transport:
     def _no_answer(self, error: Any, fault: str) -> EndpointError:
         attempts = int(error.request.headers.get("x-stainless-retry-count", self._retries)) + 1
         return EndpointError(
-            f"endpoint {self.address} gave no usable answer in {attempts} attempts, at last: {fault}; "
-            "check the address and that the server runs, then run again"
+            f"endpoint {self.address} gave no usable answer in {attempts} attempts, at last: {fault};",
+            advice="check the address and that the server runs, then run again",
         )
 
     def _status_error(self, error: Any) -> EndpointError:
@@ -140,7 +140,9 @@ def _key(variable: str) -> str:
     """The key, empty where there is none; checked here, as the error of a library would show it."""
     key = os.environ.get(variable, "").strip()
     if not (key.isascii() and key.isprintable()) or " " in key:
-        raise RecipeError(f"the environment variable {variable} holds characters that no key has: set it again")
+        raise RecipeError(
+            f"the environment variable {variable} holds characters that no key has", advice="set it again"
+        )
     return key
 
 

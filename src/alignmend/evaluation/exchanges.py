@@ -98,8 +98,8 @@ def _one_of(row: Row, names: Sequence[str], where: str) -> str | None:
     several = [found for name in names[1:] if (found := _named(row, name)) is not None]
     if len(several) > 1:
         raise FileFormatError(
-            f"{where}: the columns {' and '.join(map(repr, several))} may both be the {names[0]}: name the one that is "
-            f"meant {names[0]!r}"
+            f"{where}: the columns {' and '.join(map(repr, several))} may both be the {names[0]}",
+            advice=f"name the one that is meant {names[0]!r}",
         )
     return several[0] if several else None
 

@@ -62,7 +62,9 @@ def export_inspect(run: Path, out: Path) -> list[Path]:
     elif len(logs) == 1:
         paths = [out]
     else:
-        raise OutputError(f"{out}: the run has {len(logs)} logs (one for each model and suite); name a folder")
+        raise OutputError(
+            f"{out}: the run has {len(logs)} logs (one for each model and suite);", advice="name a folder"
+        )
     try:
         paths[0].parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -101,7 +103,8 @@ def _judgements(row: Generation, judged: Judgements) -> Sequence[JudgementRow]:
     if row.key not in judged:
         raise FileFormatError(
             f"judgements.jsonl has no row for prompt {row.prompt_id!r} of suite {row.suite!r} by {row.model!r}: "
-            "the run is not finished; run it again"
+            "the run is not finished;",
+            advice="run it again",
         )
     return judged[row.key]
 

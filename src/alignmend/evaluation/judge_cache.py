@@ -78,7 +78,9 @@ def _read(path: Path) -> dict[str, Reply]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise FileFormatError(f"{path}: cannot be read ({error.strerror}); choose another cache folder") from error
+        raise FileFormatError(
+            f"{path}: cannot be read ({error.strerror});", advice="choose another cache folder"
+        ) from error
     replies: dict[str, Reply] = {}
     for line in content.splitlines():
         try:
@@ -99,8 +101,12 @@ def _append(path: Path, line: bytes) -> None:
             torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
             whole = b"\n" + line if torn else line
             if os.write(descriptor, whole) != len(whole):
-                raise OutputError(f"{path}: only a part of a reply could be written; check the space on the disk")
+                raise OutputError(
+                    f"{path}: only a part of a reply could be written;", advice="check the space on the disk"
+                )
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another cache folder") from error
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror});", advice="choose another cache folder"
+        ) from error

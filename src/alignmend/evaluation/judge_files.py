@@ -72,7 +72,7 @@ def _decoded(path: Path) -> str:
         raise FileFormatError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         where = f"{path}: not UTF-8 (byte {error.object[error.start]:#04x} at offset {error.start})"
-        raise FileFormatError(f"{where}; save the file as UTF-8") from error
+        raise FileFormatError(f"{where};", advice="save the file as UTF-8") from error
 
 
 def _json_rows(path: Path, text: str) -> list[tuple[str, Mapping[str, Any]]]:
@@ -89,7 +89,7 @@ def _csv_rows(path: Path, text: str) -> list[tuple[str, Mapping[str, Any]]]:
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         header = next(reader, [])
         if repeated := sorted({name for name in header if header.count(name) > 1}):
-            raise FileFormatError(f"{path}: column {repeated[0]!r} is there twice; rename one of them")
+            raise FileFormatError(f"{path}: column {repeated[0]!r} is there twice;", advice="rename one of them")
         rows: list[tuple[str, Mapping[str, Any]]] = []
         for cells in reader:
             place = f"{path}, line {reader.line_num}"
@@ -99,7 +99,9 @@ def _csv_rows(path: Path, text: str) -> list[tuple[str, Mapping[str, Any]]]:
                 rows.append((place, dict(zip(header, cells, strict=True))))
         return rows
     except csv.Error as error:
-        raise FileFormatError(f"{path}: not CSV ({error}); quote cells that hold commas, quotes or newlines") from error
+        raise FileFormatError(
+            f"{path}: not CSV ({error});", advice="quote cells that hold commas, quotes or newlines"
+        ) from error
     finally:
         csv.field_size_limit(before)
 
@@ -110,7 +112,7 @@ def _answer(
     """What is judged of a row, and the thought that was taken out of it."""
     for name in ADDED:
         if name in row:
-            raise FileFormatError(f"{place}: column {name!r} is there already; rename it, or leave it out")
+            raise FileFormatError(f"{place}: column {name!r} is there already;", advice="rename it, or leave it out")
     said = exchange_of(row, place)
     known = {key: cell_of(row, key) for key in ("id", "language", "finish_reason")}
     prompt = Prompt(
@@ -137,7 +139,7 @@ def judged_rows(responses: Responses, judgements: Sequence[tuple[Judge, Sequence
             added = {**judgement.model_dump(), "judge": judge.name, "judge_version": judge.version}
             for name in ADDED:
                 if name + suffix in row:
-                    raise FileFormatError(f"{place}: column {name + suffix!r} is there already; rename it")
+                    raise FileFormatError(f"{place}: column {name + suffix!r} is there already;", advice="rename it")
                 row[name + suffix] = added[name]
     return rows
 
@@ -150,13 +152,13 @@ def column_name(judge: str) -> str:
 def check_output(out: Path, responses: Path, *, overwrite: bool) -> None:
     """Whether `out` can be written, before anything is paid for; raises `OutputError`."""
     if not out.parent.is_dir():
-        raise OutputError(f"{out}: the folder {out.parent} does not exist; make it first")
+        raise OutputError(f"{out}: the folder {out.parent} does not exist;", advice="make it first")
     if out.is_dir():
-        raise OutputError(f"{out} is a folder; name a file")
+        raise OutputError(f"{out} is a folder;", advice="name a file")
     if out.exists() and responses.exists() and out.samefile(responses):
-        raise OutputError(f"{out} is the file with the answers; choose another name")
+        raise OutputError(f"{out} is the file with the answers;", advice="choose another name")
     if out.exists() and not overwrite:
-        raise OutputError(f"{out} exists; choose another name or say --overwrite")
+        raise OutputError(f"{out} exists;", advice="choose another name or say --overwrite")
 
 
 def check_judges(judges: Sequence[Judge]) -> None:

@@ -233,8 +233,8 @@ def _chosen(documents: Sequence[_Document], groups: list[list[int]], fraction: f
 def _part(suite: Suite, kept: Sequence[Prompt], name: str, seed: int) -> Suite:
     if not kept:
         raise ParameterError(
-            f"suite {suite.name!r} ({len(suite.prompts)} prompts) cannot be split: nothing is left to {name}; "
-            "take another fraction or a larger suite"
+            f"suite {suite.name!r} ({len(suite.prompts)} prompts) cannot be split: nothing is left to {name};",
+            advice="take another fraction or a larger suite",
         )
     note = f"{name} part: {len(kept)} of {len(suite.prompts)} prompts, seed {seed}"
     origin = None if suite.origin is None else replace(suite.origin, notes=(*suite.origin.notes, note))

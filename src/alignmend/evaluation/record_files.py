@@ -42,8 +42,9 @@ def decode_row(row_type: type[RowType], line: bytes, where: str) -> RowType:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "row"
-        message = f"{where}: not a {row_type.__name__} ({field}: {first['msg']}); delete the file to start afresh"
-        raise FileFormatError(message) from error
+        raise FileFormatError(
+            f"{where}: not a {row_type.__name__} ({field}: {first['msg']});", advice="delete the file to start afresh"
+        ) from error
 
 
 def read_rows(path: Path, row_type: type[RowType]) -> list[RowType]:
@@ -103,7 +104,7 @@ class RecordFile(Generic[RowType]):
     def append(self, rows: Iterable[RowType]) -> None:
         """Writes `rows` now, so that a kill after this call does not lose them."""
         if self._file is None:
-            raise OutputError(f"{self.path}: append needs the file open; use it in a with statement")
+            raise OutputError(f"{self.path}: append needs the file open;", advice="use it in a with statement")
         added = list(rows)
         try:
             self._file.write(b"".join(map(encode_row, added)))

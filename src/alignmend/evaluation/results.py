@@ -179,7 +179,8 @@ def _check_shape(path: Path, document: dict[str, Any]) -> None:
         where = ".".join(map(str, error.absolute_path)) or "the document"
         said = textwrap.shorten(" ".join(error.message.split()), _LONGEST_SAID, placeholder=" ...")
         raise FileFormatError(
-            f"{path}: {where}: {said}: it is not as alignmend wrote it; take the file as it was, or measure again"
+            f"{path}: {where}: {said}: it is not as alignmend wrote it;",
+            advice="take the file as it was, or measure again",
         )
 
 

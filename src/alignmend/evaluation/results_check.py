@@ -68,7 +68,8 @@ def _check_version(where: Path, name: str, rows: Sequence[JudgementRow], block: 
     said, given = block.get("version"), rows[0].judge_version
     if said != given:
         raise MismatchError(
-            f"{where}: results.json has judge {name!r} in version {said!r}, judgements.jsonl in {given!r}; {AGAIN}"
+            f"{where}: results.json has judge {name!r} in version {said!r}, judgements.jsonl in {given!r};",
+            advice=AGAIN,
         )
 
 
@@ -76,7 +77,9 @@ def _check_model(where: Path, whose: str, rows: Sequence[JudgementRow], said: Ma
     given = {name: rates_of(found) for name, found in by_suite(rows).items()}
     for suite, rates in said.items():
         if suite not in given and suite != ALL_SUITES and not rates.keys().isdisjoint(SHARES):
-            raise MismatchError(f"{where}: results.json has suite {suite!r} for {whose}, the records have not; {AGAIN}")
+            raise MismatchError(
+                f"{where}: results.json has suite {suite!r} for {whose}, the records have not;", advice=AGAIN
+            )
     for suite, found in given.items():
         _check_rates(where, f"{whose} on {suite!r}", found, said.get(suite, {}))
     if ALL_SUITES in said:
@@ -89,7 +92,8 @@ def _check_sizes(where: Path, rows: Sequence[JudgementRow], said: Mapping[str, A
         if block["n"] != len(given.get(suite, ())):
             raise MismatchError(
                 f"{where}: results.json says suite {suite!r} has {block['n']} prompts, the records have "
-                f"{len(given.get(suite, ()))}; {AGAIN}"
+                f"{len(given.get(suite, ()))};",
+                advice=AGAIN,
             )
 
 
@@ -109,10 +113,11 @@ def _check_rates(where: Path, about: str, given: Mapping[str, Rate], said: Said)
         if known is None or not _same(metric, known.as_dict(), rate):
             counted = "nothing" if known is None else _told(known.as_dict())
             raise MismatchError(
-                f"{where}: results.json says {metric} {_told(rate)} for {about}, the records give {counted}; {AGAIN}"
+                f"{where}: results.json says {metric} {_told(rate)} for {about}, the records give {counted};",
+                advice=AGAIN,
             )
     if given and not said:
-        raise MismatchError(f"{where}: results.json says nothing for {about}, the records do; {AGAIN}")
+        raise MismatchError(f"{where}: results.json says nothing for {about}, the records do;", advice=AGAIN)
 
 
 def _same(metric: str, given: Said, said: Said) -> bool:

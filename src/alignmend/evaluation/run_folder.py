@@ -64,11 +64,13 @@ def read_run(folder: Path) -> RunFolder:
     said = _by_judge(folder / JUDGEMENTS, generations, read_rows(folder / JUDGEMENTS, JudgementRow))
     first = document.get("judge", {}).get("name")
     if first not in said:
-        raise MismatchError(f"{folder}: {RESULTS} is by judge {first!r}, {JUDGEMENTS} by {', '.join(said)}; {AGAIN}")
+        raise MismatchError(
+            f"{folder}: {RESULTS} is by judge {first!r}, {JUDGEMENTS} by {', '.join(said)};", advice=AGAIN
+        )
     models = [*document.get("models", ())]
     if models != [model]:
         told = ", ".join(models) or "no model"
-        raise MismatchError(f"{folder}: {RESULTS} is of {told}, {GENERATIONS} of {model}; {AGAIN}")
+        raise MismatchError(f"{folder}: {RESULTS} is of {told}, {GENERATIONS} of {model};", advice=AGAIN)
     judgements = {first: said[first], **said}
     check_results(folder, model, judgements, document)
     return RunFolder(folder, model, tuple(generations), judgements, document)
@@ -85,20 +87,22 @@ def _of_restored(folder: Path) -> Path:
 def _check_present(folder: Path) -> None:
     if not folder.is_dir():
         what = "not a folder" if folder.exists() else "no such folder"
-        raise FileFormatError(f"{folder}: {what}; name the folder of a run")
+        raise FileFormatError(f"{folder}: {what};", advice="name the folder of a run")
     missing = [name for name in (GENERATIONS, JUDGEMENTS, RESULTS) if not (folder / name).is_file()]
     if missing:
         below = [str(found.parent) for found in sorted(folder.glob(f"**/{JUDGEMENTS}"))]
         if below and GENERATIONS in missing:
             more = f" and {len(below) - _SHOWN} more" if len(below) > _SHOWN else ""
-            raise FileFormatError(f"{folder}: no run, but holds some; name one of {', '.join(below[:_SHOWN])}{more}")
-        raise FileFormatError(f"{folder}: {' and '.join(missing)} missing; {_FINISH}")
+            raise FileFormatError(
+                f"{folder}: no run, but holds some;", advice=f"name one of {', '.join(below[:_SHOWN])}{more}"
+            )
+        raise FileFormatError(f"{folder}: {' and '.join(missing)} missing;", advice=_FINISH)
 
 
 def _check_generations(path: Path, rows: Sequence[Generation]) -> str:
     """One model, with one set of weights, asked in one way, every prompt once; returns the model's name."""
     if not rows:
-        raise FileFormatError(f"{path}: no answers; {_FINISH}")
+        raise FileFormatError(f"{path}: no answers;", advice=_FINISH)
     if doubled := _doubled(rows):
         raise FileFormatError(f"{path}: answers {doubled} twice; {AGAIN} into a new folder")
     mixed = {
@@ -126,9 +130,9 @@ def _by_judge(
 ) -> dict[str, tuple[JudgementRow, ...]]:
     """Each judge's rows in the order of the answers, exactly one for each."""
     if not rows:
-        raise FileFormatError(f"{path}: no judgements; {_FINISH}")
+        raise FileFormatError(f"{path}: no judgements;", advice=_FINISH)
     if doubled := _doubled(rows):
-        raise FileFormatError(f"{path}: judges {doubled} twice; {AGAIN}")
+        raise FileFormatError(f"{path}: judges {doubled} twice;", advice=AGAIN)
     found: dict[str, dict[RowKey, JudgementRow]] = {}
     for row in rows:
         found.setdefault(row.judge, {})[row.key[:3]] = row
@@ -140,22 +144,22 @@ def _aligned(
 ) -> tuple[JudgementRow, ...]:
     versions = sorted({row.judge_version for row in said.values()})
     if len(versions) > 1:
-        raise FileFormatError(f"{path}: mixes versions of judge {judge!r}: {' and '.join(versions)}; {AGAIN}")
+        raise FileFormatError(f"{path}: mixes versions of judge {judge!r}: {' and '.join(versions)};", advice=AGAIN)
     answered = {generation.key for generation in generations}
     for key, row in said.items():
         if key not in answered:
-            raise MismatchError(f"{path}: judges {_place(row)}, which {GENERATIONS} does not hold; {AGAIN}")
+            raise MismatchError(f"{path}: judges {_place(row)}, which {GENERATIONS} does not hold;", advice=AGAIN)
     return tuple(_fitting(path, judge, generation, said.get(generation.key)) for generation in generations)
 
 
 def _fitting(path: Path, judge: str, generation: Generation, row: JudgementRow | None) -> JudgementRow:
     """The judgement of one answer, which was cut off where the answer's own record says so."""
     if row is None:
-        raise MismatchError(f"{path}: judge {judge!r} says nothing of {_place(generation)}; {AGAIN}")
+        raise MismatchError(f"{path}", advice=f"judge {judge!r} says nothing of {_place(generation)}; {AGAIN}")
     given = (generation.prompt_hash, text_hash(generation.prompt), text_hash(generation.response))
     if given != (row.prompt_hash, row.prompt_hash, row.response_hash):
         raise MismatchError(
-            f"{path}: the judgement of {_place(row)} is of another answer than {GENERATIONS} holds; {AGAIN}"
+            f"{path}: the judgement of {_place(row)} is of another answer than {GENERATIONS} holds;", advice=AGAIN
         )
     return row.model_copy(update={"truncated": generation.finish_reason == "length", "withheld": generation.withheld})
 

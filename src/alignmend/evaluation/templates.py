@@ -41,7 +41,7 @@ class Template:
         """The text that goes in; `RecipeError` where the format has no place for a system prompt."""
         if system and not self.system_form:
             raise RecipeError(
-                f"template {self.name!r} has no place for a system prompt; leave it out or choose another"
+                f"template {self.name!r} has no place for a system prompt;", advice="leave it out or choose another"
             )
         said = system or self.default_system
         before = self.system_form.replace("{system}", said) if said else ""
@@ -146,7 +146,9 @@ def template_for(name: str, tokenizer: Any) -> str:
     if name == AUTO:
         return CHAT if has_chat else RAW
     if name == CHAT and not has_chat:
-        raise RecipeError(f"the tokenizer has no chat template; use template 'auto' or one of {', '.join(TEMPLATES)}")
+        raise RecipeError(
+            "the tokenizer has no chat template;", advice=f"use template 'auto' or one of {', '.join(TEMPLATES)}"
+        )
     check_template(name)
     return name
 
@@ -232,12 +234,15 @@ def _lost(turn: Mapping[str, str], text: str) -> RecipeError:
     shown = repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
     if turn["role"] == "system":
         return RecipeError(
-            f"the tokenizer's chat template leaves out the system prompt; what would go in is {shown}: leave the "
-            "system prompt out, put it into the prompts, or correct the template"
+            f"the tokenizer's chat template leaves out the system prompt; what would go in is {shown}",
+            advice="leave the system prompt out, put it into the prompts, or correct the template",
         )
     return RecipeError(
-        f"the tokenizer's chat template leaves out what is asked; what would go in is {shown}: correct the template "
-        "(some want a list of parts as content, which is not given here), or choose another one (--template)"
+        f"the tokenizer's chat template leaves out what is asked; what would go in is {shown}",
+        advice=(
+            "correct the template (some want a list of parts as content, which is not given here), or "
+            "choose another one (--template)"
+        ),
     )
 
 

@@ -44,15 +44,15 @@ class Thinking:
         if self.tokens is not None and self.tokens < 0:
             raise ParameterError(f"room for a thought is 0 tokens or more, not {self.tokens}")
         if reserved := sorted(_SET_BY_TRANSFORMERS & {*self.template_kwargs}):
-            raise ParameterError(f"the chat template's {reserved[0]!r} is not to be set: leave it out")
+            raise ParameterError(f"the chat template's {reserved[0]!r} is not to be set", advice="leave it out")
 
     def kwargs_for(self, source: str) -> dict[str, Any]:
         """What goes to a chat template with this source; `RecipeError` names what the template does not know."""
         unknown = [name for name in self.template_kwargs if not _names(source, name)]
         if unknown:
             raise RecipeError(
-                f"the chat template does not use {unknown[0]!r}, so it would change nothing; "
-                f"{_switches_told(source)}: correct or leave out --chat-template-kwargs"
+                f"the chat template does not use {unknown[0]!r}, so it would change nothing; {_switches_told(source)}",
+                advice="correct or leave out --chat-template-kwargs",
             )
         return {**self._switched(source), **self.template_kwargs}
 

@@ -114,7 +114,8 @@ class VllmBackend:
         if reason is None:
             raise EndpointError(
                 f"vLLM ended prompt {rendered.prompt.id!r} of suite {rendered.prompt.suite!r} with finish_reason "
-                f"{completion.finish_reason!r}; run again"
+                f"{completion.finish_reason!r};",
+                advice="run again",
             )
         tokens = list(completion.token_ids)
         if cut := self._asking.cut(rendered.text, tokens, 0):

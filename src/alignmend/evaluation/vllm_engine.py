@@ -80,7 +80,7 @@ def _room(folder: Path) -> int:
     room = next((one for one in RANKS if one >= rank), None)
     if room is None:
         raise MismatchError(
-            f"{folder} is an adapter of rank {rank}, and vLLM takes {RANKS[-1]} at most: write it with --adapter-rank "
-            f"{RANKS[-1]}, or as a full checkpoint"
+            f"{folder} is an adapter of rank {rank}, and vLLM takes {RANKS[-1]} at most",
+            advice=f"write it with --adapter-rank {RANKS[-1]}, or as a full checkpoint",
         )
     return room

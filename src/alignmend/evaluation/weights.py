@@ -28,8 +28,11 @@ def load_weights(path: Path | str, dtype: str) -> Any:
     if missing := sorted(parameters & set(report["missing_keys"])):
         more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
         raise FileFormatError(
-            f"{path}: its files lack {', '.join(missing[:_LISTED])}{more}, which would be random: save the model again "
-            f"with save_pretrained of its own class ({type(model).__name__}), or download it anew"
+            f"{path}: its files lack {', '.join(missing[:_LISTED])}{more}, which would be random",
+            advice=(
+                f"save the model again with save_pretrained of its own class ({type(model).__name__}), or "
+                "download it anew"
+            ),
         )
     return model
 

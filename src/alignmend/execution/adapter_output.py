@@ -148,12 +148,12 @@ def _low_rank_terms(checkpoint: Checkpoint) -> tuple[AdapterDelta, ...]:
         if reason is None and not adapters:
             reason = "no adapter takes part"
     if reason is not None or checkpoint.change is None:
-        raise MismatchError(f"the result is not a sum of adapters ({reason}): write a full checkpoint instead")
+        raise MismatchError(f"the result is not a sum of adapters ({reason})", advice="write a full checkpoint instead")
     for adapter in adapters:
         if adapter.base not in (None, checkpoint.root):
             location = adapter.adapter.adapter.location
             raise MismatchError(
-                f"the adapter {location} stands on another base than the result: write a full checkpoint"
+                f"the adapter {location} stands on another base than the result", advice="write a full checkpoint"
             )
     return adapters
 

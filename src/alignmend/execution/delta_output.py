@@ -241,9 +241,9 @@ def _nonfinite(piece: _Piece, values: torch.Tensor, start: int, dtype: str, eval
     name, stop = piece.entry.name, start + values.numel()
     culprit = find_nonfinite(entries_of(piece.program), piece.entry.size, start, stop, evaluator)
     if culprit is not None:
-        return NonFiniteError(f"{culprit.name} in {culprit.path} holds NaN or infinity: mend that file")
+        return NonFiniteError(f"{culprit.name} in {culprit.path} holds NaN or infinity", advice="mend that file")
     if bool(torch.isfinite(values).all()):
-        return NonFiniteError(f"{name}: the delta is too large for {dtype}: write float32")
+        return NonFiniteError(f"{name}: the delta is too large for {dtype}", advice="write float32")
     return NonFiniteError(f"{name}: the arithmetic overflows float32: is a coefficient far too large?")
 
 

@@ -195,7 +195,8 @@ def _stored(entry: TensorEntry, files: Files) -> Tensor:
     files.read(entry, 0, found.numpy().data.cast("B"))
     if not bool(torch.isfinite(found).all()):
         raise NonFiniteError(
-            f"{entry.name} in {entry.path} holds NaN or infinity: make the moments anew with  alignmend moments"
+            f"{entry.name} in {entry.path} holds NaN or infinity",
+            advice="make the moments anew with  alignmend moments",
         )
     return found
 
@@ -207,8 +208,8 @@ def _factorised(system: Tensor, matrix: InputMatrix) -> Tensor:
     factor, info = torch.linalg.cholesky_ex(system)
     if int(info) != 0:
         raise ParameterError(
-            f"the moments {matrix.harmful.name} in {matrix.harmful.path} cannot be solved at ridge {matrix.ridge:g}: "
-            "take a larger ridge, such as 0.001, or moments of more texts"
+            f"the moments {matrix.harmful.name} in {matrix.harmful.path} cannot be solved at ridge {matrix.ridge:g}",
+            advice="take a larger ridge, such as 0.001, or moments of more texts",
         )
     return factor
 
@@ -218,7 +219,8 @@ def _finite(product: Tensor, matrix: InputMatrix) -> Tensor:
 
     if not bool(torch.isfinite(product).all()):
         raise ParameterError(
-            f"the moments {matrix.harmful.name} in {matrix.harmful.path} overflow at beta {matrix.beta:g} and ridge "
-            f"{matrix.ridge:g}: take a larger ridge, such as 0.001, or a smaller beta"
+            f"the moments {matrix.harmful.name} in {matrix.harmful.path} overflow at beta {matrix.beta:g} and "
+            f"ridge {matrix.ridge:g}",
+            advice="take a larger ridge, such as 0.001, or a smaller beta",
         )
     return product

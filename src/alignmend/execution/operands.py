@@ -100,9 +100,11 @@ def refuse_own_input(out: Path, operands: tuple[Operand, ...]) -> None:
     """Raise `OutputError` where the output would replace one of its own inputs."""
     for path in input_files(operands):
         if out.resolve() in (path.resolve().parent, path.parent.resolve()):
-            raise OutputError(f"{out} is one of the inputs: write to another folder")
+            raise OutputError(f"{out} is one of the inputs", advice="write to another folder")
         if out.resolve() in (*path.resolve().parents, *path.parent.resolve().parents):
-            raise OutputError(f"{out} holds an input ({path}), which would be replaced: write to another folder")
+            raise OutputError(
+                f"{out} holds an input ({path}), which would be replaced", advice="write to another folder"
+            )
 
 
 def versions() -> Versions:

@@ -178,15 +178,15 @@ def _check_finite(piece: Piece, evaluator: Evaluator, values: torch.Tensor, roun
     name = piece.entry.name
     if bool(torch.isfinite(values).all()):
         wider = "float32" if piece.dtype == "BF16" else "bfloat16 or float32"
-        raise NonFiniteError(f"{name}: a result is too large for the output's {piece.dtype}: write {wider}")
+        raise NonFiniteError(f"{name}: a result is too large for the output's {piece.dtype}", advice=f"write {wider}")
     raise NonFiniteError(f"{name}: the arithmetic overflows float32: is a coefficient far too large?")
 
 
 def nonfinite_in(entry: TensorEntry) -> NonFiniteError:
     """The error that names a stored tensor with NaN or infinity in it."""
     return NonFiniteError(
-        f"{entry.name} in {entry.path.parent.name}/{entry.path.name} holds NaN or infinity: mend the file, or pass "
-        "allow_nonfinite (--allow-nonfinite) to carry such values through"
+        f"{entry.name} in {entry.path.parent.name}/{entry.path.name} holds NaN or infinity",
+        advice="mend the file, or pass allow_nonfinite (--allow-nonfinite) to carry such values through",
     )
 
 

@@ -49,5 +49,5 @@ def _target_of(*nodes: DeltaNode) -> Source | None:
     for leaf in (leaf for node in nodes for leaf in leaves_of(node) if not leaf.partial):
         return leaf.source
     if any(adapters_of(node) for node in nodes):
-        raise MismatchError("an adapter alone has no weight names: say on which checkpoint it acts with on=")
+        raise MismatchError("an adapter alone has no weight names", advice="say on which checkpoint it acts with on=")
     return None

@@ -37,8 +37,8 @@ def unfit_row(ranking: RowTop, scores: Scores) -> AlignmendError | None:
     where = f"{entry.name} in {entry.path.parent.name}/{entry.path.name}"
     if not np.isfinite(lowest + highest):  # also where one element is NaN
         return NonFiniteError(
-            f"a score made of {where} is NaN or infinite, which cannot be ranked: mend the file, or select other "
-            "tensors"
+            f"a score made of {where} is NaN or infinite, which cannot be ranked",
+            advice="mend the file, or select other tensors",
         )
     if lowest < 0.0:
         return ParameterError(f"a score of {where} is negative ({lowest:.4g}): scores start at zero")

@@ -139,8 +139,9 @@ def _unfit_score(
     stop = start + values.numel()
     if (culprit := find_nonfinite(entries_of(score), entry.size, start, stop, evaluator)) is not None:
         return NonFiniteError(
-            f"{culprit.name} in {culprit.path.parent.name}/{culprit.path.name} holds NaN or infinity, which cannot be "
-            "ranked: mend the file, or select other tensors"
+            f"{culprit.name} in {culprit.path.parent.name}/{culprit.path.name} holds NaN or infinity, which "
+            "cannot be ranked",
+            advice="mend the file, or select other tensors",
         )
     if bool((values < 0).any()):
         return ParameterError(f"a score of {entry.name} is negative ({float(values.min()):.4g}): scores start at zero")

@@ -137,9 +137,11 @@ def low_rank_parts(adapter: AdapterFolder) -> dict[str, LowRankPart]:
         if len(parts) != 1 or not isinstance(parts[0], LowRankPart):
             kinds = " and ".join(dict.fromkeys(_WORDS.get(type(part), "factors") for part in parts))
             raise UnsupportedFormatError(
-                f"{adapter.location} holds {kinds} for {parameter}, so the result cannot be an adapter: write a full "
-                "checkpoint instead, or where PEFT copied an embedding that was not trained, save the adapter again "
-                "with save_embedding_layers=False"
+                f"{adapter.location} holds {kinds} for {parameter}, so the result cannot be an adapter",
+                advice=(
+                    "write a full checkpoint instead, or where PEFT copied an embedding that was not trained, "
+                    "save the adapter again with save_embedding_layers=False"
+                ),
             )
         found[parameter.removesuffix(".weight")] = parts[0]
     return found
@@ -149,17 +151,20 @@ def _weights_file(path: Path) -> Path:
     weights, pickled = path / WEIGHTS_NAME, path / PICKLED_NAME
     if whole := next((name for name in (SINGLE_NAME, INDEX_NAME) if (path / name).exists()), None):
         raise UnsupportedFormatError(
-            f"{path} holds both an adapter and a whole checkpoint ({whole}), and the adapter may be merged "
-            "already: move the one that is not meant to another folder"
+            f"{path} holds both an adapter and a whole checkpoint ({whole}), and the adapter may be merged already",
+            advice="move the one that is not meant to another folder",
         )
     if weights.is_file():
         return own_file(path, weights)
     if pickled.is_file():
         raise UnsupportedFormatError(
-            f"{pickled} is pickled, which could run any code when opened: if you trust its origin, convert "
-            f"it once:  {_TO_SAFETENSORS} {shlex.quote(str(pickled))} {shlex.quote(str(weights))}"
+            f"{pickled} is pickled, which could run any code when opened",
+            advice=(
+                f"if you trust its origin, convert it once:  {_TO_SAFETENSORS} {shlex.quote(str(pickled))} "
+                f"{shlex.quote(str(weights))}"
+            ),
         )
-    raise FileFormatError(f"{path} has no {WEIGHTS_NAME}: fetch the adapter again, or save it anew with PEFT")
+    raise FileFormatError(f"{path} has no {WEIGHTS_NAME}", advice="fetch the adapter again, or save it anew with PEFT")
 
 
 def _base(path: Path, named: str | None) -> str | None:

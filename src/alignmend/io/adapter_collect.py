@@ -39,21 +39,23 @@ def collect_parts(header: Header, config: AdapterConfig) -> dict[str, tuple[Adap
             if same_values(known, header.entries[name]):  # PEFT saves some copies twice
                 continue
             raise FileFormatError(
-                f"{path}: {found[key.parameter][key.role].name} and {name} both change {key.parameter}: save "
-                "the adapter anew with one of them"
+                f"{path}: {found[key.parameter][key.role].name} and {name} both change {key.parameter}",
+                advice="save the adapter anew with one of them",
             )
         found[key.parameter][key.role] = header.entries[name]
     if not found:
-        raise FileFormatError(f"{path} holds no adapter tensor: fetch the adapter again, or save it anew with PEFT")
+        raise FileFormatError(
+            f"{path} holds no adapter tensor", advice="fetch the adapter again, or save it anew with PEFT"
+        )
     return {parameter: _parts(path, config, parameter, found[parameter]) for parameter in sorted(found)}
 
 
 def _check_dtype(entry: TensorEntry) -> None:
     if entry.dtype not in ARITHMETIC_DTYPES:
         raise UnsupportedFormatError(
-            f"{entry.path}: tensor {entry.name} is {entry.dtype}, where "
-            f"{', '.join(sorted(ARITHMETIC_DTYPES))} can be used: save the adapter in one of these, on a "
-            "base that is not quantized"
+            f"{entry.path}: tensor {entry.name} is {entry.dtype}, where {', '.join(sorted(ARITHMETIC_DTYPES))} "
+            "can be used",
+            advice="save the adapter in one of these, on a base that is not quantized",
         )
 
 
@@ -81,7 +83,7 @@ def _factored(
     if a is None or b is None or (embedding and not roles.keys().isdisjoint(("a", "b"))):
         present = ", ".join(entry.name for entry in roles.values())
         raise FileFormatError(
-            f"{path}: {parameter} needs exactly one A and one B, the file has {present}: save the adapter anew"
+            f"{path}: {parameter} needs exactly one A and one B, the file has {present}", advice="save the adapter anew"
         )
     module = parameter.removesuffix(".weight")
     if config.target_parameters and (WRAPPED in module or config.rank(module) != a.shape[0]):
@@ -102,7 +104,8 @@ def _check_factors(path: Path, config: AdapterConfig, module: str, a: TensorEntr
     if claimed is not None and claimed != a.shape[0]:
         raise FileFormatError(
             f"{path}: {a.name} has rank {a.shape[0]}, but adapter_config.json gives {module} rank {claimed}, "
-            "which leaves its scale alpha / rank open: correct r or rank_pattern there"
+            "which leaves its scale alpha / rank open",
+            advice="correct r or rank_pattern there",
         )
 
 
@@ -110,16 +113,16 @@ def _check_shapes(path: Path, a: TensorEntry, b: TensorEntry) -> None:
     shapes = f"{a.name} {list(a.shape)} and {b.name} {list(b.shape)}"
     if 0 in (*a.shape, *b.shape) or len(a.shape) < 2 or len(b.shape) < 2:
         raise FileFormatError(
-            f"{path}: {shapes} are empty or flat, as when sharded parameters are saved without gathering "
-            "them: consolidate the training checkpoint and save the adapter anew"
+            f"{path}: {shapes} are empty or flat, as when sharded parameters are saved without gathering them",
+            advice="consolidate the training checkpoint and save the adapter anew",
         )
     if len(a.shape) != 2 or len(b.shape) != 2:
         raise UnsupportedFormatError(
-            f"{path}: {shapes} are factors of a convolution, only those of matrices can be used: {_MERGE}"
+            f"{path}: {shapes} are factors of a convolution, only those of matrices can be used", advice=_MERGE
         )
     if a.shape[0] != b.shape[1]:
         raise FileFormatError(
-            f"{path}: {shapes} do not share a rank ({a.shape[0]} and {b.shape[1]}): save the adapter anew"
+            f"{path}: {shapes} do not share a rank ({a.shape[0]} and {b.shape[1]})", advice="save the adapter anew"
         )
 
 
@@ -134,8 +137,8 @@ def _check_magnitude(
         )
     if magnitude is not None and magnitude.shape != b.shape[:1]:
         raise FileFormatError(
-            f"{path}: {magnitude.name} has shape {list(magnitude.shape)}, where {b.name} needs "
-            f"{[b.shape[0]]}: save the adapter anew"
+            f"{path}: {magnitude.name} has shape {list(magnitude.shape)}, where {b.name} needs {[b.shape[0]]}",
+            advice="save the adapter anew",
         )
 
 

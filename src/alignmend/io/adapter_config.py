@@ -126,8 +126,8 @@ def read_adapter_config(folder: Path) -> tuple[AdapterConfig, JsonObject]:
     path = folder / CONFIG_NAME
     if not path.is_file():
         raise FileFormatError(
-            f"{folder} is not an adapter folder: it has no {CONFIG_NAME}; give the folder that PEFT's "
-            "save_pretrained wrote"
+            f"{folder} is not an adapter folder: it has no {CONFIG_NAME};",
+            advice="give the folder that PEFT's save_pretrained wrote",
         )
     raw = read_object(own_file(folder, path), limit=_MAX_BYTES, advice=_SAVE_AGAIN)
     _check_kind(folder, raw)
@@ -135,7 +135,7 @@ def read_adapter_config(folder: Path) -> tuple[AdapterConfig, JsonObject]:
         config = AdapterConfig.model_validate(raw)
     except ValidationError as error:
         details = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise FileFormatError(f"{path} is not what PEFT writes: {details}; {_SAVE_AGAIN}") from error
+        raise FileFormatError(f"{path} is not what PEFT writes: {details};", advice=_SAVE_AGAIN) from error
     _check_initialisation(folder, config.init_lora_weights)
     for name, value in (config.model_extra or {}).items():
         _check_option(folder, name, value)
@@ -148,27 +148,32 @@ def _check_kind(folder: Path, raw: JsonObject) -> None:
         return
     if kind is None and (keys := sorted(_MLX_KEYS & raw.keys())):
         raise UnsupportedFormatError(
-            f"{folder} is an adapter of MLX, not of PEFT ({CONFIG_NAME} has {', '.join(keys)}): let MLX merge it and "
-            "give the merged folder:  mlx_lm.fuse --model BASE --dequantize --save-path MERGED --adapter-path "
-            f"{shlex.quote(str(folder))}"
+            f"{folder} is an adapter of MLX, not of PEFT ({CONFIG_NAME} has {', '.join(keys)})",
+            advice=(
+                "let MLX merge it and give the merged folder:  mlx_lm.fuse --model BASE --dequantize "
+                f"--save-path MERGED --adapter-path {shlex.quote(str(folder))}"
+            ),
         )
     if isinstance(kind, str) and kind in WITHOUT_WEIGHTS:
         raise UnsupportedFormatError(
-            f"{folder}: peft_type {kind} changes prompts or routing, not weights, so it has no weight delta; "
-            "fine-tune with LoRA or in full instead"
+            f"{folder}: peft_type {kind} changes prompts or routing, not weights, so it has no weight delta;",
+            advice="fine-tune with LoRA or in full instead",
         )
     raise UnsupportedFormatError(
-        f"{folder}: peft_type {shown(kind)} is not LORA, and its delta is not scale * B @ A; let PEFT merge "
-        f"it and give the merged folder:  {merge_command(folder)}"
+        f"{folder}: peft_type {shown(kind)} is not LORA, and its delta is not scale * B @ A;",
+        advice=f"let PEFT merge it and give the merged folder:  {merge_command(folder)}",
     )
 
 
 def _check_initialisation(folder: Path, start: bool | str | None) -> None:
     if isinstance(start, str) and start.lower().startswith(CHANGED_BASE):
         raise UnsupportedFormatError(
-            f"{folder}: init_lora_weights {start!r} rewrote the base weights before training, so the factors "
-            "are no delta to the base on disk; save the adapter with PEFT's save_pretrained(..., "
-            "path_initial_model_for_weight_conversion=...) or give the merged model"
+            f"{folder}: init_lora_weights {start!r} rewrote the base weights before training, so the factors are "
+            "no delta to the base on disk;",
+            advice=(
+                "save the adapter with PEFT's save_pretrained(..., "
+                "path_initial_model_for_weight_conversion=...) or give the merged model"
+            ),
         )
 
 
@@ -177,6 +182,6 @@ def _check_option(folder: Path, name: str, value: object) -> None:
         return
     reason = REFUSED.get(name, "this option is not known here and may change what the saved tensors mean")
     raise UnsupportedFormatError(
-        f"{folder / CONFIG_NAME}: {shown(name)} = {shown(value)}: {reason}; if PEFT can merge the adapter, "
-        f"give the merged folder:  {merge_command(folder)}"
+        f"{folder / CONFIG_NAME}: {shown(name)} = {shown(value)}: {reason};",
+        advice=f"if PEFT can merge the adapter, give the merged folder:  {merge_command(folder)}",
     )

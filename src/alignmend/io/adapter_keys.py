@@ -49,7 +49,8 @@ def read_keys(path: Path, names: Iterable[str]) -> dict[str, AdapterKey]:
     adapters = sorted({key.adapter for key in keys.values() if key.adapter is not None})
     if len(adapters) > 1:
         raise FileFormatError(
-            f"{path} mixes the adapters {', '.join(adapters)}; save each with its own save_pretrained and give one"
+            f"{path} mixes the adapters {', '.join(adapters)};",
+            advice="save each with its own save_pretrained and give one",
         )
     return keys
 
@@ -77,7 +78,7 @@ def _read_key(path: Path, name: str) -> AdapterKey | None:
 def not_understood(path: Path, name: str) -> UnsupportedFormatError:
     """The error for a tensor whose meaning is not known."""
     return UnsupportedFormatError(
-        f"{path}: tensor {name} is no LoRA factor, magnitude, saved module or bias that is understood here "
-        "(a fused parameter, a bias of the factors or a quantized copy); let PEFT merge the adapter and "
-        "give the merged folder"
+        f"{path}: tensor {name} is no LoRA factor, magnitude, saved module or bias that is understood here (a "
+        "fused parameter, a bias of the factors or a quantized copy);",
+        advice="let PEFT merge the adapter and give the merged folder",
     )

@@ -46,8 +46,8 @@ class LayoutParts:
                 used.add(source)
         if missing := sorted(known.keys() - used):
             raise MismatchError(
-                f"{self.location} changes {missing[0]}, which the base does not have: give the base that the adapter "
-                f"was trained on, or {_MERGE}"
+                f"{self.location} changes {missing[0]}, which the base does not have",
+                advice=f"give the base that the adapter was trained on, or {_MERGE}",
             )
         return {name: tuple(found) for name, found in resolved.items()}
 
@@ -69,7 +69,8 @@ class LayoutParts:
                 return name, found
             raise MismatchError(
                 f"{self.location}: {part.a.name} belongs to a parameter of {owner}, of which the base has "
-                f"{len(wrapped)} among target_parameters: give the base that the adapter was trained on"
+                f"{len(wrapped)} among target_parameters",
+                advice="give the base that the adapter was trained on",
             )
         parameter, shape = wrapped[len(wrapped) - 1 - depth]
         return parameter, (self._stack(parameter, shape, part.a, part.b, owner),)
@@ -80,13 +81,15 @@ class LayoutParts:
         fits = straight == shape[-2:] or straight[::-1] == shape[-2:]
         if a.shape[0] % experts or rank == 0 or not fits or len(shape) not in (2, 3):
             raise MismatchError(
-                f"{self.location}: {a.name} {list(a.shape)} and {b.name} {list(b.shape)} do not fit {parameter}, which "
-                f"is {list(shape)}: give the base that the adapter was trained on"
+                f"{self.location}: {a.name} {list(a.shape)} and {b.name} {list(b.shape)} do not fit {parameter}, "
+                f"which is {list(shape)}",
+                advice="give the base that the adapter was trained on",
             )
         if self.config.rank(parameter) not in (None, rank):
             raise FileFormatError(
                 f"{self.location}: {a.name} has rank {rank}, but adapter_config.json gives {parameter} rank "
-                f"{self.config.rank(parameter)}, which leaves its scale open: correct r or rank_pattern there"
+                f"{self.config.rank(parameter)}, which leaves its scale open",
+                advice="correct r or rank_pattern there",
             )
         square = straight[0] == straight[1]
         transposed = self.architecture.is_transposed(owner) and experts > 1 if square else straight != shape[-2:]
@@ -113,7 +116,7 @@ class LayoutParts:
 
     def _ungrouped(self, weight: TensorEntry) -> UnsupportedFormatError:
         return UnsupportedFormatError(
-            f"{self.location} changes {weight.name} in a way that its layout in the base does not allow: {_MERGE}"
+            f"{self.location} changes {weight.name} in a way that its layout in the base does not allow", advice=_MERGE
         )
 
     def _cut(self, saved: TensorEntry, source: str, weight: TensorEntry, array: Array) -> TensorEntry:

@@ -110,16 +110,19 @@ class _BaseNames:
             return candidates[0]
         if candidates:
             raise MismatchError(
-                f"{self.location}: {parameter} could be {', '.join(sorted(candidates)[:4])} of the base: "
-                "give the base that the adapter was trained on"
+                f"{self.location}: {parameter} could be {', '.join(sorted(candidates)[:4])} of the base",
+                advice="give the base that the adapter was trained on",
             )
         return None
 
     def lacking(self, parameter: str) -> MismatchError:
         """The error for a parameter that the base does not have."""
         return MismatchError(
-            f"{self.location} changes {parameter}, which the base does not have: give the base that the "
-            "adapter was trained on (a new head, fused or renamed weights need PEFT's merge_and_unload)"
+            f"{self.location} changes {parameter}, which the base does not have",
+            advice=(
+                "give the base that the adapter was trained on (a new head, fused or renamed weights need "
+                "PEFT's merge_and_unload)"
+            ),
         )
 
 
@@ -133,7 +136,8 @@ def _settled(location: str, part: AdapterPart, weight: TensorEntry, names: _Base
     """The part with its layout decided by the shape of `weight`; raises where the shapes do not fit."""
     if weight.dtype not in ARITHMETIC_DTYPES:
         raise UnsupportedFormatError(
-            f"{location} changes {weight.name}, which is {weight.dtype} in {weight.path}: give the full-precision base"
+            f"{location} changes {weight.name}, which is {weight.dtype} in {weight.path}",
+            advice="give the full-precision base",
         )
     if isinstance(part, BlockPart | ParameterPart):
         return part
@@ -150,8 +154,9 @@ def _settled(location: str, part: AdapterPart, weight: TensorEntry, names: _Base
 def _settled_factors(location: str, part: FactoredPart, weight: TensorEntry, names: _BaseNames) -> FactoredPart:
     if len(weight.shape) != 2:
         raise UnsupportedFormatError(
-            f"{location} changes {weight.name}, whose shape {list(weight.shape)} is no matrix (a convolution "
-            "or fused experts): let PEFT merge the adapter (merge_and_unload) and give the merged folder"
+            f"{location} changes {weight.name}, whose shape {list(weight.shape)} is no matrix (a convolution or "
+            "fused experts)",
+            advice="let PEFT merge the adapter (merge_and_unload) and give the merged folder",
         )
     stored, straight = weight.shape, (part.b.shape[0], part.a.shape[1])
     _check(

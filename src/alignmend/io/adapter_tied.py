@@ -36,9 +36,12 @@ def on_one_weight(location: str, parts: Parts, tensors: Mapping[str, TensorEntry
     head = {name: found for name, found in changes.items() if name not in embedding}
     if len(embedding) > 1 or len(head) > 1 or not _is_one(embedding, head, ensured=ensured):
         raise MismatchError(
-            f"{location} changes {' and '.join(changes)}{_rows(changes)}, but the base ties its output head to its "
-            "input embedding: one weight would have to take two different values; save the base with "
-            "tie_word_embeddings=false and both copies, or train the adapter with ensure_weight_tying=True"
+            f"{location} changes {' and '.join(changes)}{_rows(changes)}, but the base ties its output head to "
+            "its input embedding: one weight would have to take two different values;",
+            advice=(
+                "save the base with tie_word_embeddings=false and both copies, or train the adapter with "
+                "ensure_weight_tying=True"
+            ),
         )
     ((name, found),) = (embedding or head).items()
     return {**others, _stored_name(name, tensors): found}

@@ -73,13 +73,14 @@ def _padded(pair: tuple[Tensor, Tensor], rank: int) -> tuple[Tensor, Tensor]:
 
 def _check(factors: Mapping[str, tuple[Tensor, Tensor]], dtype: str) -> None:
     if dtype not in DTYPES:
-        raise ParameterError(f"dtype is {dtype!r}: give one of {', '.join(DTYPES)}")
+        raise ParameterError(f"dtype is {dtype!r}", advice=f"give one of {', '.join(DTYPES)}")
     if not factors:
         raise ParameterError("there are no factors to write: the adapters change no module")
     for module, (a, b) in factors.items():
         if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1] or a.shape[0] == 0:
             raise ParameterError(
-                f"{module}: A {list(a.shape)} and B {list(b.shape)} share no rank: give A [rank, in], B [out, rank]"
+                f"{module}: A {list(a.shape)} and B {list(b.shape)} share no rank",
+                advice="give A [rank, in], B [out, rank]",
             )
 
 

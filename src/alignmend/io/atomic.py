@@ -15,7 +15,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{path} cannot be made: {error.strerror}: choose another folder") from error
+        raise OutputError(f"{path} cannot be made: {error.strerror}", advice="choose another folder") from error
 
 
 @contextmanager
@@ -71,4 +71,4 @@ def replace_bytes(path: Path, data: bytes) -> None:
         beside.replace(path)
     except OSError as error:
         beside.unlink(missing_ok=True)
-        raise OutputError(f"{path} cannot be written: {error.strerror}: check space and rights") from error
+        raise OutputError(f"{path} cannot be written: {error.strerror}", advice="check space and rights") from error

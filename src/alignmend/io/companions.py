@@ -93,7 +93,7 @@ def _candidates(folder: Path) -> dict[str, Path]:
     try:
         return by_name(folder, sorted([*folder.iterdir(), *(folder / _TEMPLATES).glob("*")]))
     except OSError as error:
-        raise FileFormatError(f"{folder} cannot be listed ({error.strerror}): check its rights") from None
+        raise FileFormatError(f"{folder} cannot be listed ({error.strerror})", advice="check its rights") from None
 
 
 def _is_left(folder: Path, path: Path) -> bool:

@@ -62,12 +62,13 @@ def open_delta_folder(location: str | Path, *, revision: str | None = None) -> D
     written = str(location)
     found = find(location, revision=revision)
     if not is_delta_folder(found.path):
-        raise FileFormatError(f"{written} has no {DELTA_NAME}: give a folder that save_delta wrote")
+        raise FileFormatError(f"{written} has no {DELTA_NAME}", advice="give a folder that save_delta wrote")
     manifest = read_manifest(found.path)
     said = manifest.delta
     if said is None or said.target not in manifest.inputs:
         raise FileFormatError(
-            f"{found.path / MANIFEST_NAME} does not say to what {DELTA_NAME} is to be added: save the delta again"
+            f"{found.path / MANIFEST_NAME} does not say to what {DELTA_NAME} is to be added",
+            advice="save the delta again",
         )
     header = read_header(found.path / DELTA_NAME)
     parts = _dense(header) if said.form == "dense" else _sparse(header)
@@ -98,7 +99,7 @@ def _sparse_part(header: Header, name: str) -> DeltaPart:
 
 
 def _refuse(header: Header, name: str, problem: str) -> NoReturn:
-    raise FileFormatError(f"{header.path}: {shown(name)} {problem}: save the delta again")
+    raise FileFormatError(f"{header.path}: {shown(name)} {problem}", advice="save the delta again")
 
 
 def check_target(delta: DeltaFolder, target: CheckpointFolder) -> None:
@@ -106,14 +107,15 @@ def check_target(delta: DeltaFolder, target: CheckpointFolder) -> None:
     saved_for = sorted(file.header_sha256 for file in delta.target.files)
     if saved_for != sorted(header.header_hash for header in target.headers):
         raise MismatchError(
-            f"{delta.location} is a delta on {delta.target.location}, and {target.location} is another by its headers "
-            "(names, dtypes, shapes or files differ): give the checkpoint that the delta was saved for"
+            f"{delta.location} is a delta on {delta.target.location}, and {target.location} is another by its "
+            "headers (names, dtypes, shapes or files differ)",
+            advice="give the checkpoint that the delta was saved for",
         )
     for name, part in delta.parts.items():
         known = target.tensors.get(name)
         if known is None:
             raise MismatchError(
-                f"{delta.location} changes {name}, which {target.location} lacks: open it with the same prefix"
+                f"{delta.location} changes {name}, which {target.location} lacks", advice="open it with the same prefix"
             )
         if part.indices is None and part.values.shape != known.shape:
             _refuse(delta.header, name, f"has shape {list(part.values.shape)}, the target {list(known.shape)}")

@@ -40,6 +40,6 @@ def refuse_changed(before: Mapping[Path, FileState]) -> None:
         if now != before[path]:
             what = "was replaced" if now.inode != before[path].inode else "was written to"
             raise FileFormatError(
-                f"{path} {what} while it was read, so the result would mix two models: nothing was published; let what "
-                "writes to it finish, then run again"
+                f"{path} {what} while it was read, so the result would mix two models: nothing was published;",
+                advice="let what writes to it finish, then run again",
             )

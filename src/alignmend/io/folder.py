@@ -91,7 +91,7 @@ def _weights(path: Path, written: str) -> tuple[Path, tuple[Header, ...]]:
     if not path.is_dir():
         refuse_file(path, written)
         if _ONE_OF_SEVERAL.fullmatch(path.name):
-            raise FileFormatError(f"{written} is one shard of several: give the folder that holds them all")
+            raise FileFormatError(f"{written} is one shard of several", advice="give the folder that holds them all")
         if is_adapter_folder(path.parent) and path.name == "adapter_model.safetensors":
             refuse_folder(path.parent, written)
         return path.parent, (read_header(path),)
@@ -100,8 +100,8 @@ def _weights(path: Path, written: str) -> tuple[Path, tuple[Header, ...]]:
         refuse_folder(path, written)
     if is_adapter_folder(path):
         raise UnsupportedFormatError(
-            f"{written} holds both an adapter and a whole checkpoint, and the adapter may be merged already: "
-            "move the one that is not meant to another folder"
+            f"{written} holds both an adapter and a whole checkpoint, and the adapter may be merged already",
+            advice="move the one that is not meant to another folder",
         )
     return path, headers
 
@@ -149,7 +149,7 @@ def _is_tied(config: Mapping[str, object], names: Iterable[str], folder: Path) -
             return said
         if said is not None:
             raise FileFormatError(
-                f"{folder / 'config.json'}: tie_word_embeddings is {shown(said)}: make it true or false"
+                f"{folder / 'config.json'}: tie_word_embeddings is {shown(said)}", advice="make it true or false"
             )
     names = tuple(names)
     has_head = any(_OUTPUT_HEAD.search(name) for name in names)

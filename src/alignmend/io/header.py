@@ -28,8 +28,10 @@ _MAX_COUNT = 1 << 63
 _PREAMBLE = 8
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
-_TRUNCATED = "the file is truncated: download or copy it again"
-_DAMAGED = "the file is damaged or no safetensors file: download it again, or save it anew with safetensors"
+_TRUNCATED = "the file is truncated"
+_TRUNCATED_ADVICE = "download or copy it again"
+_DAMAGED = "the file is damaged or no safetensors file"
+_DAMAGED_ADVICE = "download it again, or save it anew with safetensors"
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def read_header(path: Path) -> Header:
     """
     raw, state = _header_bytes(path)
     size = state.size
-    document = parse_object(raw, where=f"the header of {path}", advice=_DAMAGED)
+    document = parse_object(raw, where=f"the header of {path}", advice=f"{_DAMAGED}: {_DAMAGED_ADVICE}")
     metadata = _metadata(path, document.pop("__metadata__", None))
     data_start = _PREAMBLE + len(raw)
     entries = [_entry(path, name, value, data_start) for name, value in document.items()]
@@ -78,15 +80,19 @@ def _header_bytes(path: Path) -> tuple[bytes, FileState]:
         # Without O_NONBLOCK a named pipe would hang the open itself.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise FileFormatError(f"{path} cannot be opened ({error.strerror}): check the path and its rights") from None
+        raise FileFormatError(
+            f"{path} cannot be opened ({error.strerror})", advice="check the path and its rights"
+        ) from None
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise FileFormatError(f"{path} is not a regular file: give a .safetensors file")
+            raise FileFormatError(f"{path} is not a regular file", advice="give a .safetensors file")
         length = _header_length(path, os.pread(descriptor, _PREAMBLE, 0), status.st_size)
         return _read_exactly(path, descriptor, length), state_of(status)
     except OSError as error:
-        raise FileFormatError(f"{path} cannot be read ({error.strerror}): check the disk and try again") from None
+        raise FileFormatError(
+            f"{path} cannot be read ({error.strerror})", advice="check the disk and try again"
+        ) from None
     finally:
         os.close(descriptor)
 
@@ -97,7 +103,7 @@ def _read_exactly(path: Path, descriptor: int, length: int) -> bytes:
     while position < stop:
         part = os.pread(descriptor, stop - position, position)
         if not part:
-            raise FileFormatError(f"{path} ends inside its header: {_TRUNCATED}")
+            raise FileFormatError(f"{path} ends inside its header: {_TRUNCATED}", advice=_TRUNCATED_ADVICE)
         parts.append(part)
         position += len(part)
     return b"".join(parts)
@@ -105,14 +111,20 @@ def _read_exactly(path: Path, descriptor: int, length: int) -> bytes:
 
 def _header_length(path: Path, preamble: bytes, size: int) -> int:
     if len(preamble) < _PREAMBLE:
-        raise FileFormatError(f"{path} has {size} bytes, a safetensors file at least {_PREAMBLE}: {_TRUNCATED}")
+        raise FileFormatError(
+            f"{path} has {size} bytes, a safetensors file at least {_PREAMBLE}: {_TRUNCATED}", advice=_TRUNCATED_ADVICE
+        )
     length = int.from_bytes(preamble, "little")
     if length > MAX_HEADER_BYTES:
         raise FileFormatError(
-            f"{path} announces a header of {length:,} bytes (at most {MAX_HEADER_BYTES:,}): {_DAMAGED}"
+            f"{path} announces a header of {length:,} bytes (at most {MAX_HEADER_BYTES:,}): {_DAMAGED}",
+            advice=_DAMAGED_ADVICE,
         )
     if length > size - _PREAMBLE:
-        raise FileFormatError(f"{path} announces a header of {length:,} bytes but has only {size:,}: {_TRUNCATED}")
+        raise FileFormatError(
+            f"{path} announces a header of {length:,} bytes but has only {size:,}: {_TRUNCATED}",
+            advice=_TRUNCATED_ADVICE,
+        )
     return length
 
 
@@ -120,13 +132,19 @@ def _metadata(path: Path, value: object) -> dict[str, str]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise FileFormatError(f"{path}: __metadata__ is {shown(value)}, not an object of strings: {_DAMAGED}")
+        raise FileFormatError(
+            f"{path}: __metadata__ is {shown(value)}, not an object of strings: {_DAMAGED}", advice=_DAMAGED_ADVICE
+        )
     result: dict[str, str] = {}
     for key, text in value.items():
         if not isinstance(text, str):
-            raise FileFormatError(f"{path}: __metadata__ {shown(key)} is {shown(text)}, not a string: {_DAMAGED}")
+            raise FileFormatError(
+                f"{path}: __metadata__ {shown(key)} is {shown(text)}, not a string: {_DAMAGED}", advice=_DAMAGED_ADVICE
+            )
         if _HALF_CHARACTER.search(key + text):
-            raise FileFormatError(f"{path}: __metadata__ {shown(key)} holds half a character: {_DAMAGED}")
+            raise FileFormatError(
+                f"{path}: __metadata__ {shown(key)} holds half a character: {_DAMAGED}", advice=_DAMAGED_ADVICE
+            )
         result[key] = text
     return result
 
@@ -150,7 +168,7 @@ def _entry(path: Path, name: str, value: object, data_start: int) -> TensorEntry
 
 
 def _refuse(path: Path, name: str, problem: str) -> NoReturn:
-    raise FileFormatError(f"{path}: tensor {shown(name)} {problem}: {_DAMAGED}")
+    raise FileFormatError(f"{path}: tensor {shown(name)} {problem}: {_DAMAGED}", advice=_DAMAGED_ADVICE)
 
 
 def _check_name(path: Path, name: str) -> None:
@@ -176,8 +194,8 @@ def _item_size(path: Path, name: str, dtype: object) -> int:
         return ITEM_SIZES[dtype]
     if isinstance(dtype, str) and dtype.startswith(("F4", "F6", "F8")) and len(dtype) <= 16:
         raise UnsupportedFormatError(
-            f"{path}: tensor {shown(name)} has the quantized dtype {shown(dtype)}: "
-            "use the checkpoint it was made from, or dequantize it to bfloat16 first"
+            f"{path}: tensor {shown(name)} has the quantized dtype {shown(dtype)}",
+            advice="use the checkpoint it was made from, or dequantize it to bfloat16 first",
         )
     _refuse(path, name, f"has the unknown dtype {shown(dtype)} (known: {', '.join(ITEM_SIZES)})")
 
@@ -218,7 +236,8 @@ def _check_layout(path: Path, entries: list[TensorEntry], data_start: int, size:
     for entry in entries:
         if entry.stop > size:
             raise FileFormatError(
-                f"{path}: tensor {shown(entry.name)} ends at byte {entry.stop:,} of a file of {size:,}: {_TRUNCATED}"
+                f"{path}: tensor {shown(entry.name)} ends at byte {entry.stop:,} of a file of {size:,}: {_TRUNCATED}",
+                advice=_TRUNCATED_ADVICE,
             )
         if entry.start < position:
             _refuse(path, entry.name, f"overlaps the tensor before it by {position - entry.start:,} bytes")
@@ -226,4 +245,6 @@ def _check_layout(path: Path, entries: list[TensorEntry], data_start: int, size:
             _refuse(path, entry.name, f"leaves a hole of {entry.start - position:,} bytes before it")
         position = entry.stop
     if position != size:
-        raise FileFormatError(f"{path} has {size - position:,} bytes after its last tensor: {_DAMAGED}")
+        raise FileFormatError(
+            f"{path} has {size - position:,} bytes after its last tensor: {_DAMAGED}", advice=_DAMAGED_ADVICE
+        )

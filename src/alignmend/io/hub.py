@@ -42,15 +42,17 @@ def find(location: str | Path, *, revision: str | None = None) -> Found:
     """
     written = str(location)
     if not written or "\0" in written:
-        raise RecipeError(f"{written!r} is no place for a model: give a folder, a .safetensors file or a hub id")
+        raise RecipeError(
+            f"{written!r} is no place for a model", advice="give a folder, a .safetensors file or a hub id"
+        )
     path = Path(written).expanduser()
     if _exists(path):
         _refuse_local_revision(written, revision)
         return Found(path, _snapshot_revision(path))
     if isinstance(location, Path) or not is_hub_id(written):
         raise FileFormatError(
-            f"{written}: no such folder or file on this machine, and not a hub id either (they read "
-            "organization/name): check the spelling"
+            f"{written}: no such folder or file on this machine, and not a hub id either (they read organization/name)",
+            advice="check the spelling",
         )
     snapshot = _download(written, revision)
     return Found(snapshot, _snapshot_revision(snapshot))
@@ -79,14 +81,14 @@ def _exists(path: Path) -> bool:
     try:
         return path.exists()
     except OSError as error:
-        raise FileFormatError(f"{path} cannot be looked up ({error.strerror}): check the path") from None
+        raise FileFormatError(f"{path} cannot be looked up ({error.strerror})", advice="check the path") from None
 
 
 def _refuse_local_revision(written: str, revision: str | None) -> None:
     if revision is not None:
         raise RecipeError(
-            f"revision {revision!r} was given for {written}, which is a local path: leave the revision out, "
-            "or rename the local folder if the hub's model is meant"
+            f"revision {revision!r} was given for {written}, which is a local path",
+            advice="leave the revision out, or rename the local folder if the hub's model is meant",
         )
 
 
@@ -115,7 +117,7 @@ def _download(hub_id: str, revision: str | None) -> Path:
     except (errors.HfHubHTTPError, errors.HTTPError, OSError, ValueError) as error:
         problem = f"the hub did not deliver it ({_first_line(error)}): check the network, HF_HUB_OFFLINE and the id"
     at = f"{hub_id}@{revision}" if revision else hub_id
-    raise FileFormatError(f"{at}: no such path on this machine; read as a hub id, {problem}") from None
+    raise FileFormatError(f"{at}: no such path on this machine;", advice=f"read as a hub id, {problem}") from None
 
 
 def _first_line(error: Exception) -> str:

@@ -62,7 +62,9 @@ def sha256_of(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise FileFormatError(f"{path} cannot be read ({error.strerror}): check the disk and its rights") from None
+        raise FileFormatError(
+            f"{path} cannot be read ({error.strerror})", advice="check the disk and its rights"
+        ) from None
 
 
 def sha256_of_files(paths: list[Path]) -> list[str]:

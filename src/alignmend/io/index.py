@@ -13,8 +13,10 @@ from alignmend.io.strict_json import read_object, shown
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
-_DAMAGED = "the index is damaged: download the checkpoint again, or save it anew with save_pretrained"
-_MIXED = "files of two different saves may be mixed: download or save the checkpoint again into an empty folder"
+_DAMAGED = "the index is damaged"
+_DAMAGED_ADVICE = "download the checkpoint again, or save it anew with save_pretrained"
+_MIXED = "files of two different saves may be mixed"
+_MIXED_ADVICE = "download or save the checkpoint again into an empty folder"
 
 
 def read_headers(folder: Path) -> tuple[Header, ...] | None:
@@ -35,8 +37,8 @@ def _indexed(folder: Path, index: Path, single: Path) -> tuple[Header, ...]:
     shards = sorted(set(weight_map.values()))
     if single.exists() and SINGLE_NAME not in shards:
         raise FileFormatError(
-            f"{folder} has both {SINGLE_NAME} and an index that does not list it, so it is unclear which "
-            "is meant: remove the stale one"
+            f"{folder} has both {SINGLE_NAME} and an index that does not list it, so it is unclear which is meant",
+            advice="remove the stale one",
         )
     headers = tuple(_shard(folder, index, shard) for shard in shards)
     _check_map(index, weight_map, headers)
@@ -45,14 +47,19 @@ def _indexed(folder: Path, index: Path, single: Path) -> tuple[Header, ...]:
 
 def _weight_map(folder: Path, index: Path) -> dict[str, str]:
     """Tensor name -> file name, every file name checked."""
-    value = read_object(own_file(folder, index), limit=MAX_HEADER_BYTES, advice=_DAMAGED).get("weight_map")
+    value = read_object(own_file(folder, index), limit=MAX_HEADER_BYTES, advice=f"{_DAMAGED}: {_DAMAGED_ADVICE}").get(
+        "weight_map"
+    )
     if not isinstance(value, dict) or not value:
-        raise FileFormatError(f"{index}: weight_map is {shown(value)}, not a table of tensors: {_DAMAGED}")
+        raise FileFormatError(
+            f"{index}: weight_map is {shown(value)}, not a table of tensors: {_DAMAGED}", advice=_DAMAGED_ADVICE
+        )
     for name, file in value.items():
         if len(name) > MAX_NAME_LENGTH or not _is_plain_name(file):
             raise FileFormatError(
-                f"{index}: tensor {shown(name)} is said to lie in {shown(file)}, which is no .safetensors "
-                f"file of this folder: do not use this checkpoint unless you know its origin; {_DAMAGED}"
+                f"{index}: tensor {shown(name)} is said to lie in {shown(file)}, which is no .safetensors file of "
+                "this folder",
+                advice=f"do not use this checkpoint unless you know its origin; {_DAMAGED}: {_DAMAGED_ADVICE}",
             )
     return value
 
@@ -73,7 +80,7 @@ def _shard(folder: Path, index: Path, shard: str) -> Header:
     path = folder / shard
     if not path.exists():
         cause = "its download is unfinished" if is_unfinished(folder) else "the download or copy is incomplete"
-        raise FileFormatError(f"{index} lists {shard}, which is missing: {cause}; fetch that file")
+        raise FileFormatError(f"{index} lists {shard}, which is missing: {cause};", advice="fetch that file")
     return read_header(own_file(folder, path))
 
 
@@ -84,12 +91,17 @@ def _check_map(index: Path, weight_map: dict[str, str], headers: Iterable[Header
         for name in header.entries:
             if name in homes:
                 raise FileFormatError(
-                    f"{index}: tensor {shown(name)} is in both {homes[name]} and {header.path.name}: {_MIXED}"
+                    f"{index}: tensor {shown(name)} is in both {homes[name]} and {header.path.name}: {_MIXED}",
+                    advice=_MIXED_ADVICE,
                 )
             if name not in weight_map:
-                raise FileFormatError(f"{index} lacks tensor {shown(name)} of {header.path.name}: {_MIXED}")
+                raise FileFormatError(
+                    f"{index} lacks tensor {shown(name)} of {header.path.name}: {_MIXED}", advice=_MIXED_ADVICE
+                )
             homes[name] = header.path.name
     for name, file in weight_map.items():
         if homes.get(name) != file:
             actual = f"it is in {homes[name]}" if name in homes else "no listed file has it"
-            raise FileFormatError(f"{index} places tensor {shown(name)} in {file}, but {actual}: {_MIXED}")
+            raise FileFormatError(
+                f"{index} places tensor {shown(name)} in {file}, but {actual}: {_MIXED}", advice=_MIXED_ADVICE
+            )

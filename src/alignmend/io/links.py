@@ -49,8 +49,10 @@ def _resolved(folder: Path, path: Path) -> tuple[Path, Path]:
     try:
         return folder.resolve(), path.resolve()
     except (OSError, RuntimeError):
-        raise FileFormatError(f"{path} is a link that leads nowhere: download the checkpoint again") from None
+        raise FileFormatError(f"{path} is a link that leads nowhere", advice="download the checkpoint again") from None
 
 
 def _elsewhere(path: Path, target: Path) -> FileFormatError:
-    return FileFormatError(f"{path} is a link out of its folder, to {target}: copy the file itself into the folder")
+    return FileFormatError(
+        f"{path} is a link out of its folder, to {target}", advice="copy the file itself into the folder"
+    )

@@ -212,7 +212,9 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
         if manifest.private:
             close_to_others(path.parent)
     except OSError as error:
-        raise OutputError(f"{path} cannot be written ({error.strerror}): check the disk and its rights") from None
+        raise OutputError(
+            f"{path} cannot be written ({error.strerror})", advice="check the disk and its rights"
+        ) from None
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -222,11 +224,12 @@ def read_manifest(folder: Path) -> Manifest:
     value = read_object(path, limit=MAX_MANIFEST_BYTES, advice=advice)
     if (version := value.get("format_version")) != FORMAT_VERSION:
         raise FileFormatError(
-            f"{path} has format_version {shown(version)}, this alignmend reads {FORMAT_VERSION}: update alignmend"
+            f"{path} has format_version {shown(version)}, this alignmend reads {FORMAT_VERSION}",
+            advice="update alignmend",
         )
     try:
         return Manifest.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         at = ".".join(str(part) for part in first["loc"])
-        raise FileFormatError(f"{path}: {shown(at)}: {first['msg']}: {advice}") from None
+        raise FileFormatError(f"{path}: {shown(at)}: {first['msg']}", advice=advice) from None

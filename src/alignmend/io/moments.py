@@ -105,15 +105,19 @@ def open_moments_file(location: str | Path) -> MomentsFile:
     header = read_header(Path(location))
     text = header.metadata.get(METADATA_KEY)
     if text is None:
-        raise FileFormatError(f"{location} holds no input moments: give a file that  alignmend moments  wrote")
+        raise FileFormatError(f"{location} holds no input moments", advice="give a file that  alignmend moments  wrote")
     try:
         record = MomentsRecord.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         at = ".".join(str(part) for part in first["loc"])
-        raise FileFormatError(f"{location}: its record of moments: {shown(at)}: {first['msg']}: {_ADVICE}") from None
+        raise FileFormatError(
+            f"{location}: its record of moments: {shown(at)}: {first['msg']}", advice=_ADVICE
+        ) from None
     if not record.kinds or not record.weights:
-        raise FileFormatError(f"{location} holds moments of no {'texts' if record.weights else 'weights'}: {_ADVICE}")
+        raise FileFormatError(
+            f"{location} holds moments of no {('texts' if record.weights else 'weights')}", advice=_ADVICE
+        )
     _check_tensors(header, record)
     return MomentsFile(str(location), header.path, header, record)
 
@@ -134,4 +138,4 @@ def _check_tensors(header: Header, record: MomentsRecord) -> None:
 
 
 def _refuse(header: Header, name: str, problem: str) -> NoReturn:
-    raise FileFormatError(f"{header.path}: {shown(name)} {problem}: {_ADVICE}")
+    raise FileFormatError(f"{header.path}: {shown(name)} {problem}", advice=_ADVICE)

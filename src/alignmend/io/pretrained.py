@@ -37,8 +37,8 @@ def pretrained(kind: Any, place: Path | str, **options: Any) -> Any:
             raise
         if _OWN_CODE in str(error):
             raise FileFormatError(
-                f"{place}: it can only be loaded by code that comes with it, which is never run: use a model whose "
-                "architecture transformers has, or a newer transformers"
+                f"{place}: it can only be loaded by code that comes with it, which is never run",
+                advice="use a model whose architecture transformers has, or a newer transformers",
             ) from error
         _blame_file(place)
         said = _SHAPES_SAID if _SHAPES in str(error) else one_line(error)
@@ -85,8 +85,8 @@ def _check_generation_config(place: Path | str) -> None:
         value = said.get(name)
         ids = value if isinstance(value, list) and name == "eos_token_id" else [] if value is None else [value]
         if not all(isinstance(one, int) and not isinstance(one, bool) for one in ids):
-            raise FileFormatError(f"{path}: {name} must be the number of a token, not {shown(value)}: {advice}")
+            raise FileFormatError(f"{path}: {name} must be the number of a token, not {shown(value)}", advice=advice)
     for name in ("temperature", "top_p", "top_k", "repetition_penalty"):
         value = said.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            raise FileFormatError(f"{path}: {name} must be a number, not {shown(value)}: {advice}")
+            raise FileFormatError(f"{path}: {name} must be a number, not {shown(value)}", advice=advice)

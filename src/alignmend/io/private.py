@@ -47,7 +47,7 @@ def find_private(places: Iterable[Path]) -> tuple[PrivateFolder, ...]:
     found: dict[Path, PrivateFolder] = {}
     for place in places:
         if not place.is_dir():
-            raise FileFormatError(f"{place} is no folder: give the folders to look into")
+            raise FileFormatError(f"{place} is no folder", advice="give the folders to look into")
         found.update((one.path, one) for one in _below(place.resolve()))
     inner = {path for path in found if any(parent in found for parent in path.parents)}
     return tuple(found[path] for path in sorted(found) if path not in inner)
@@ -63,15 +63,17 @@ def remove_private(folder: PrivateFolder) -> None:
     """Remove a folder that was found; raises `OutputError` where that would remove more than is private."""
     path = folder.path
     if folder.publishable:
-        raise OutputError(f"{path} also holds {folder.publishable[0]}, which is not private: move that elsewhere first")
+        raise OutputError(
+            f"{path} also holds {folder.publishable[0]}, which is not private", advice="move that elsewhere first"
+        )
     if any(place.is_relative_to(path) for place in (Path.cwd(), Path.home())):
-        raise OutputError(f"{path} holds the current or the home folder: remove it from elsewhere")
+        raise OutputError(f"{path} holds the current or the home folder", advice="remove it from elsewhere")
     if _privacy(path) is None:
         raise OutputError(f"{path} is no longer marked private: nothing was removed there")
     try:
         shutil.rmtree(path)
     except OSError as error:
-        raise OutputError(f"{path} cannot be removed whole ({error.strerror}): check its rights") from None
+        raise OutputError(f"{path} cannot be removed whole ({error.strerror})", advice="check its rights") from None
 
 
 def _below(place: Path) -> Iterator[PrivateFolder]:

@@ -70,7 +70,7 @@ def refuse_quantized_config(config: Mapping[str, object], where: Path) -> None:
             if declared and isinstance(declared, Mapping | str):
                 method = _method(key, declared)
                 raise UnsupportedFormatError(
-                    f"{where} declares quantized weights ({key}, method {shown(method)}): {_way(str(method))}"
+                    f"{where} declares quantized weights ({key}, method {shown(method)})", advice=_way(str(method))
                 )
 
 
@@ -158,7 +158,7 @@ def _is_mlx(module: list[TensorEntry]) -> bool:
 
 def _refuse(entry: TensorEntry, problem: str, tool: str) -> NoReturn:
     by = f", as {tool} writes it" if tool else ""
-    raise UnsupportedFormatError(f"{entry.path}: tensor {shown(entry.name)} {problem}{by}: {_way(tool)}")
+    raise UnsupportedFormatError(f"{entry.path}: tensor {shown(entry.name)} {problem}{by}", advice=_way(tool))
 
 
 def _way(tool: str) -> str:

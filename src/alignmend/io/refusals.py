@@ -26,7 +26,7 @@ def refuse_file(path: Path, written: str) -> None:
         raise _gguf(written, path.name)
     if path.suffix in {".bin", ".pt", ".pth", ".ckpt", ".pkl"}:
         raise _pickled(str(Path(written).parent), path.name)
-    raise UnsupportedFormatError(f"{written} is neither a folder nor a .safetensors file: give one of these")
+    raise UnsupportedFormatError(f"{written} is neither a folder nor a .safetensors file", advice="give one of these")
 
 
 def refuse_folder(path: Path, written: str) -> NoReturn:
@@ -36,7 +36,7 @@ def refuse_folder(path: Path, written: str) -> NoReturn:
     """
     names = _names(path)
     if not names:
-        raise FileFormatError(f"{written} is empty: give a folder with model.safetensors")
+        raise FileFormatError(f"{written} is empty", advice="give a folder with model.safetensors")
     for pattern, refusal in _EVIDENCE:
         if found := [name for name in names if pattern.fullmatch(name)]:
             # A trainer leaves several numbered folders, the last of which is the latest.
@@ -44,8 +44,8 @@ def refuse_folder(path: Path, written: str) -> NoReturn:
     if is_unfinished(path):
         raise _unfinished(written, "an .incomplete file in .cache")
     raise FileFormatError(
-        f"{written} has no weights (neither model.safetensors nor an index of shards): check the path; a hub "
-        "repository without safetensors must be converted first"
+        f"{written} has no weights (neither model.safetensors nor an index of shards)",
+        advice="check the path; a hub repository without safetensors must be converted first",
     )
 
 
@@ -80,74 +80,84 @@ def _names(path: Path) -> list[str]:
         children = sorted(path.iterdir())
         below = [child for parent in children if parent.is_dir() for child in sorted(parent.iterdir())]
     except OSError as error:
-        raise FileFormatError(f"{path} cannot be listed ({error.strerror}): check its rights") from None
+        raise FileFormatError(f"{path} cannot be listed ({error.strerror})", advice="check its rights") from None
     return [child.relative_to(path).as_posix() for child in [*children, *below]]
 
 
 def _adapter(written: str, name: str) -> AlignmendError:
     return UnsupportedFormatError(
-        f"{written} is an adapter ({name}), where a whole checkpoint is meant: give the checkpoint it "
-        "belongs to, or use the adapter in the role of a delta"
+        f"{written} is an adapter ({name}), where a whole checkpoint is meant",
+        advice="give the checkpoint it belongs to, or use the adapter in the role of a delta",
     )
 
 
 def _delta(written: str, name: str) -> AlignmendError:
     return UnsupportedFormatError(
-        f"{written} is a stored delta ({name}), where a whole checkpoint is meant: give the checkpoint that it belongs "
-        "to, or use the delta in the role of one"
+        f"{written} is a stored delta ({name}), where a whole checkpoint is meant",
+        advice="give the checkpoint that it belongs to, or use the delta in the role of one",
     )
 
 
 def _unfinished(written: str, name: str) -> AlignmendError:
-    return FileFormatError(f"{written} is an unfinished download ({name}): let the download finish first")
+    return FileFormatError(f"{written} is an unfinished download ({name})", advice="let the download finish first")
 
 
 def _zero(written: str, name: str) -> AlignmendError:
     return UnsupportedFormatError(
-        f"{written} holds DeepSpeed ZeRO shards ({name}): consolidate them first:  "
-        f"python -m deepspeed.utils.zero_to_fp32 {shlex.quote(written)} OUT --safe_serialization"
+        f"{written} holds DeepSpeed ZeRO shards ({name})",
+        advice=(
+            f"consolidate them first:  python -m deepspeed.utils.zero_to_fp32 {shlex.quote(written)} OUT "
+            "--safe_serialization"
+        ),
     )
 
 
 def _distributed(written: str, name: str) -> AlignmendError:
     shards = shlex.quote(str(Path(written) / Path(name).parent))
     return UnsupportedFormatError(
-        f"{written} holds FSDP shards of torch.distributed.checkpoint ({name}): consolidate them first:  "
-        f"accelerate merge-weights {shards} OUT"
+        f"{written} holds FSDP shards of torch.distributed.checkpoint ({name})",
+        advice=f"consolidate them first:  accelerate merge-weights {shards} OUT",
     )
 
 
 def _gguf(written: str, name: str) -> AlignmendError:
     return UnsupportedFormatError(
-        f"{written} is in the GGUF format ({name}): use the safetensors checkpoint that it was made from, or convert "
-        f"it first (what quantization has lost stays lost):  alignmend convert {shlex.quote(written)} DIR"
+        f"{written} is in the GGUF format ({name})",
+        advice=(
+            "use the safetensors checkpoint that it was made from, or convert it first (what quantization "
+            f"has lost stays lost):  alignmend convert {shlex.quote(written)} DIR"
+        ),
     )
 
 
 def _pickled(written: str, name: str) -> AlignmendError:
     return UnsupportedFormatError(
-        f"{written} holds pickled weights ({name}), which could run any code when opened: if you trust their "
-        f"origin, convert them once to safetensors:  {_TO_SAFETENSORS} {shlex.quote(written)} OUT"
+        f"{written} holds pickled weights ({name}), which could run any code when opened",
+        advice=(
+            f"if you trust their origin, convert them once to safetensors:  {_TO_SAFETENSORS} "
+            f"{shlex.quote(written)} OUT"
+        ),
     )
 
 
 def _unindexed(written: str, name: str) -> AlignmendError:
     return FileFormatError(
-        f"{written} has shards ({name}) but no model.safetensors.index.json: the save or download was "
-        "interrupted; repeat it"
+        f"{written} has shards ({name}) but no model.safetensors.index.json: the save or download was interrupted;",
+        advice="repeat it",
     )
 
 
 def _one_level_up(written: str, name: str) -> AlignmendError:
     folder = Path(name).parent
     return FileFormatError(
-        f"{written} has no weights, but its folder {folder} has: give {Path(written) / folder} if it is meant"
+        f"{written} has no weights, but its folder {folder} has", advice=f"give {Path(written) / folder} if it is meant"
     )
 
 
 def _unnamed(written: str, name: str) -> AlignmendError:
     return FileFormatError(
-        f"{written} has no model.safetensors and no index, but {name}: give the path of that file if it is meant"
+        f"{written} has no model.safetensors and no index, but {name}",
+        advice="give the path of that file if it is meant",
     )
 
 

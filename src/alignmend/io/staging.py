@@ -46,7 +46,8 @@ class Staging:
         if self.final.exists() and any(self.final.iterdir()):
             if not overwrite:
                 raise OutputError(
-                    f"{self.final} appeared while this run was writing: choose another folder or pass --overwrite"
+                    f"{self.final} appeared while this run was writing",
+                    advice="choose another folder or pass --overwrite",
                 )
             self.final.rename(previous)
         try:
@@ -146,7 +147,8 @@ def _attempt(begun: Staging, key: str, resume: bool) -> Iterator[Staging]:
     same = before == key
     if resume and before is not None and not same:
         raise OutputError(
-            f"an unfinished run for {final} has other inputs or options: run again without --resume to begin anew"
+            f"an unfinished run for {final} has other inputs or options",
+            advice="run again without --resume to begin anew",
         )
     stage = replace(begun, resumed=resume and same)
     try:
@@ -165,13 +167,13 @@ def _attempt(begun: Staging, key: str, resume: bool) -> Iterator[Staging]:
 def _check_free(final: Path, overwrite: bool) -> None:
     if final.is_dir():
         if Path.cwd().is_relative_to(final) or Path.home().is_relative_to(final):
-            raise OutputError(f"{final} holds the current or the home folder: choose another folder")
+            raise OutputError(f"{final} holds the current or the home folder", advice="choose another folder")
         if any(final.iterdir()) and not overwrite:
             raise OutputError(
-                f"{final} exists and is not empty: choose another folder, or pass --overwrite to replace it"
+                f"{final} exists and is not empty", advice="choose another folder, or pass --overwrite to replace it"
             )
     elif os.path.lexists(final):
-        raise OutputError(f"{final} exists and is not a folder: choose another name")
+        raise OutputError(f"{final} exists and is not a folder", advice="choose another name")
 
 
 def _recover(final: Path, previous: Path) -> None:
@@ -204,7 +206,7 @@ def _lock(work: Path, final: Path) -> int:
             if _holds(descriptor, work / _LOCK):
                 return descriptor
             os.close(descriptor)
-    raise OutputError(f"another run is writing {final}: wait for it, or choose another folder")
+    raise OutputError(f"another run is writing {final}", advice="wait for it, or choose another folder")
 
 
 def _holds(descriptor: int, path: Path) -> bool:
@@ -226,7 +228,8 @@ def _is_at(descriptor: int, path: Path) -> bool:
 def _as_output_error(error: OSError, final: Path) -> OutputError:
     if error.errno == errno.ENOSPC:
         return OutputError(
-            f"the disk that holds {final.parent} is full; nothing was left behind: free space, or choose another disk"
+            f"the disk that holds {final.parent} is full; nothing was left behind",
+            advice="free space, or choose another disk",
         )
     reason = os.strerror(error.errno) if error.errno else str(error)
     return OutputError(f"cannot write {final}: {reason} ({error.filename or final.parent})")
@@ -237,6 +240,7 @@ def check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OutputError(
-            f"the output needs {human_bytes(needed)} and the disk that holds {folder} has {human_bytes(free)} free, "
-            f"{human_bytes(needed - free)} too little: free space, or choose another disk"
+            f"the output needs {human_bytes(needed)} and the disk that holds {folder} has {human_bytes(free)} "
+            f"free, {human_bytes(needed - free)} too little",
+            advice="free space, or choose another disk",
         )

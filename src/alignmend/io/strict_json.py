@@ -34,15 +34,15 @@ def parse_object(raw: bytes, *, where: str, advice: str) -> JsonObject:
     try:
         value = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_duplicates)
     except RecursionError:
-        raise FileFormatError(f"{where} is nested too deeply: {advice}") from None
+        raise FileFormatError(f"{where} is nested too deeply", advice=advice) from None
     except UnicodeDecodeError as error:
-        raise FileFormatError(f"{where} is not UTF-8 (byte {error.start}): {advice}") from None
+        raise FileFormatError(f"{where} is not UTF-8 (byte {error.start})", advice=advice) from None
     except _DuplicateKeyError as error:
-        raise FileFormatError(f"{where} names {shown(error.key)} twice: {advice}") from None
+        raise FileFormatError(f"{where} names {shown(error.key)} twice", advice=advice) from None
     except ValueError as error:
-        raise FileFormatError(f"{where} is not valid JSON ({error}): {advice}") from None
+        raise FileFormatError(f"{where} is not valid JSON ({error})", advice=advice) from None
     if not isinstance(value, dict):
-        raise FileFormatError(f"{where} holds a {type(value).__name__}, not an object: {advice}")
+        raise FileFormatError(f"{where} holds a {type(value).__name__}, not an object", advice=advice)
     return value
 
 
@@ -51,12 +51,12 @@ def read_object(path: Path, *, limit: int, advice: str) -> JsonObject:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise FileFormatError(f"{path} is not a regular file: {advice}")
+            raise FileFormatError(f"{path} is not a regular file", advice=advice)
         if status.st_size > limit:
-            raise FileFormatError(f"{path} has {status.st_size:,} bytes, more than {limit:,}: {advice}")
+            raise FileFormatError(f"{path} has {status.st_size:,} bytes, more than {limit:,}", advice=advice)
         raw = path.read_bytes()
     except OSError as error:
-        raise FileFormatError(f"{path} cannot be read ({error.strerror or error}): {advice}") from None
+        raise FileFormatError(f"{path} cannot be read ({error.strerror or error})", advice=advice) from None
     return parse_object(raw, where=str(path), advice=advice)
 
 

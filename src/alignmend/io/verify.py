@@ -97,7 +97,7 @@ def _unlisted(folder: Path, listed: set[str]) -> list[str]:
     try:
         names = sorted(path.name for path in folder.iterdir())
     except OSError as error:
-        raise FileFormatError(f"{folder} cannot be listed ({error.strerror}): check its rights") from None
+        raise FileFormatError(f"{folder} cannot be listed ({error.strerror})", advice="check its rights") from None
     return [
         f"{name} is not part of this output (the manifest does not list it)"
         for name in names

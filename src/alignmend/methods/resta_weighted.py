@@ -69,5 +69,5 @@ def resta_weighted(
 
 def _given(model: Checkpoint | None, role: str) -> Checkpoint:
     if model is None:
-        raise ParameterError(f"the direction needs the {role} model: name it, or choose another direction")
+        raise ParameterError(f"the direction needs the {role} model", advice="name it, or choose another direction")
     return model

@@ -111,7 +111,8 @@ def _top_set(patch: str, scores: Scores | None, rate: float, scope: Scope, chose
     """S_SE or S_OSM."""
     if scores is None:
         raise ParameterError(
-            f"{patch}_scores is missing: make it with  alignmend scores , or choose sets none or importance random"
+            f"{patch}_scores is missing",
+            advice="make it with  alignmend scores , or choose sets none or importance random",
         )
     return operations.top(operations.select_scores(scores, **chosen), density=rate, scope=scope, counting="down")
 

@@ -47,9 +47,11 @@ def task_arithmetic(
     """
     shares = [1.0] * len(finetuned) if weights is None else list(weights)
     if not finetuned:
-        raise ParameterError("finetuned is empty: give at least one model")
+        raise ParameterError("finetuned is empty", advice="give at least one model")
     if len(shares) != len(finetuned):
-        raise ParameterError(f"weights has {len(shares)} numbers for {len(finetuned)} fine-tuned models: give one each")
+        raise ParameterError(
+            f"weights has {len(shares)} numbers for {len(finetuned)} fine-tuned models", advice="give one each"
+        )
     step: Delta | None = None
     for number, (model, share) in enumerate(zip(finetuned, shares, strict=True)):
         vector = operations.trim(model - base, density=trim, scope=scope, outliers=outliers)

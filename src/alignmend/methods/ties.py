@@ -43,7 +43,7 @@ def ties(
     | linear | - | whether only weights of linear layers inside decoder layers take part |
     """
     if not finetuned:
-        raise ParameterError("finetuned is empty: give at least one model")
+        raise ParameterError("finetuned is empty", advice="give at least one model")
     vectors = [model - base for model in finetuned]
     if names or layers or kinds or linear:
         vectors = [

@@ -99,7 +99,7 @@ def _prepare(build: Build, fresh: Note) -> Note:
     directory.mkdir(parents=True, exist_ok=True)
     found = read_note(directory)
     if found is None and any(directory.iterdir()):
-        raise OutputError(f"{directory} is not empty and holds no family: choose another folder")
+        raise OutputError(f"{directory} is not empty and holds no family", advice="choose another folder")
     if found is not None and found.key == fresh.key and (directory / "suites").is_dir():
         present = tuple(name for name in found.members if (directory / name).is_dir())
         return found.model_copy(update={"members": present})

@@ -72,7 +72,7 @@ def read_note(directory: Path) -> Note | None:
     try:
         return Note.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise FileFormatError(f"{path} is no family note ({error.error_count()} faults): delete it") from error
+        raise FileFormatError(f"{path} is no family note ({error.error_count()} faults)", advice="delete it") from error
 
 
 def write_note(directory: Path, note: Note) -> None:
@@ -86,11 +86,13 @@ def open_family(directory: Path) -> Family:
     """The family that `build_family` or `shipped_family` left in `directory`; raises `FileFormatError`."""
     note = read_note(directory)
     if note is None:
-        raise FileFormatError(f"{directory} holds no family ({NOTE} is missing): build one with `organism build`")
+        raise FileFormatError(
+            f"{directory} holds no family ({NOTE} is missing)", advice="build one with `organism build`"
+        )
     family = as_family(directory, note)
     for path in (*family.members.values(), *family.suites.values()):
         if not path.exists():
-            raise FileFormatError(f"{path} is missing from the family in {directory}: build the family again")
+            raise FileFormatError(f"{path} is missing from the family in {directory}", advice="build the family again")
     return family
 
 

@@ -19,7 +19,7 @@ def shipped_family(directory: Path) -> Family:
     """
     if directory.exists() and any(directory.iterdir()):
         if read_note(directory) != read_note(SHIPPED):
-            raise OutputError(f"{directory} is not empty and is not the shipped family: choose another folder")
+            raise OutputError(f"{directory} is not empty and is not the shipped family", advice="choose another folder")
         return open_family(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
     staged = directory.parent / f".{directory.name}.part"

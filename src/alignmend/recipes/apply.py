@@ -178,9 +178,11 @@ def _apply(
         "description": replace(describe(built, related, stage, switches.origin, job.folder), sweep=job.sweep),
     }
     if switches.adapter_rank is not None and not switches.as_adapter:
-        raise ParameterError("--adapter-rank says what --as-adapter writes: give both, or neither")
+        raise ParameterError("--adapter-rank says what --as-adapter writes", advice="give both, or neither")
     if switches.as_adapter and stage is not None:
-        raise ParameterError("an adapter has no second stage: leave out --as-adapter, or  --set steering=false")
+        raise ParameterError(
+            "an adapter has no second stage", advice="leave out --as-adapter, or  --set steering=false"
+        )
     if switches.as_adapter:
         return save_adapter(built.checkpoint, job.out, rank=switches.adapter_rank, **common)
     return save(

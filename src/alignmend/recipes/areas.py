@@ -28,8 +28,9 @@ def with_area(recipe: Recipe, folder: Path) -> tuple[Recipe, tuple[str, ...]]:
     found = locate(original, edited)
     if not found.area:
         raise MismatchError(
-            f"layers: {EDITED}: between {original} and {edited} there is {KIND_WORDS[found.kind]}, which is no edit of "
-            "a few layers: name the layers, or leave them out to take all"
+            f"layers: {EDITED}: between {original} and {edited} there is {KIND_WORDS[found.kind]}, which is no "
+            "edit of a few layers",
+            advice="name the layers, or leave them out to take all",
         )
     changed, area = (", ".join(map(str, layers)) for layers in (found.layers, found.area))
     note = f"the edit changed layer {changed}; both stages act on layers {area} alone"

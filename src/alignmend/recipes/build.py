@@ -67,7 +67,9 @@ class Operands:
         """The model of a role, opened once."""
         if role in self.under_way:
             circle = " on ".join([*self.under_way[self.under_way.index(role) :], role])
-            raise RecipeError(f"adapters stand on one another in a circle ({circle}): give one of them a full base")
+            raise RecipeError(
+                f"adapters stand on one another in a circle ({circle})", advice="give one of them a full base"
+            )
         if role not in self.opened:
             self.under_way.append(role)
             self.opened[role] = self._open(role, self.references[role])
@@ -90,14 +92,16 @@ class Operands:
     def _file(self, role: str, what: str) -> str:
         reference = self.references[role]
         if reference != ModelReference(path=reference.path):
-            raise RecipeError(f"{role} is a file of {what}: give its path alone, without revision, prefix and base")
+            raise RecipeError(
+                f"{role} is a file of {what}", advice="give its path alone, without revision, prefix and base"
+            )
         return self._locate(reference.path)
 
     def _open(self, role: str, reference: ModelReference) -> Checkpoint:
         location = self._locate(reference.path)
         if (part := _part_at(location, reference.revision)) is not None:
             if reference.prefix:
-                raise RecipeError(f"{role} is {part.what}, whose names follow its base: leave prefix out")
+                raise RecipeError(f"{role} is {part.what}, whose names follow its base", advice="leave prefix out")
             base = self._base(role, reference, part)
             delta = self._part(role, reference, location, base, part)
             own = delta.node.adapter.adapter if isinstance(delta.node, AdapterDelta) else None
@@ -105,7 +109,7 @@ class Operands:
             _check_tokens(role, model)
             return model
         if reference.base is not None:
-            raise RecipeError(f"{role} is a full checkpoint, so base has no meaning: leave it out")
+            raise RecipeError(f"{role} is a full checkpoint, so base has no meaning", advice="leave it out")
         model = open_checkpoint(location, revision=reference.revision, prefix=reference.prefix)
         if self.labels.get(model.root, "").startswith(_BASE_OF):
             del self.labels[model.root]  # a role of its own says more
@@ -132,7 +136,7 @@ class Operands:
             usual = [other for other in known if other in self.references and other != role]
             chosen = usual[0] if usual else part.base or ""
         if not chosen:
-            raise RecipeError(f"{role} is {part.what} that does not say on which model: give it a base")
+            raise RecipeError(f"{role} is {part.what} that does not say on which model", advice="give it a base")
         if chosen in self.references:
             self._note_base(role, part, self.references[chosen].path)
             found = self.open(chosen)
@@ -141,8 +145,8 @@ class Operands:
         if found.change is not None:
             other = _DELTA if isinstance(found.change, StoredDelta) else _ADAPTER
             raise RecipeError(
-                f"{role} is {part.what} on {chosen}, which is {other} itself: give {role} the base that it was "
-                f"made on (models.{role}.base), or merge {chosen} first"
+                f"{role} is {part.what} on {chosen}, which is {other} itself",
+                advice=f"give {role} the base that it was made on (models.{role}.base), or merge {chosen} first",
             )
         return found
 
@@ -151,7 +155,7 @@ class Operands:
         location = self._locate(chosen)
         try:
             if (part := _part_at(location, revision)) is not None:
-                raise RecipeError(f"it is {part.what} itself: merge it into its own base first")
+                raise RecipeError(f"it is {part.what} itself", advice="merge it into its own base first")
             found = open_checkpoint(location, revision=revision)
         except (FileFormatError, RecipeError) as error:
             raise RecipeError(
@@ -192,8 +196,11 @@ def _check_tokens(role: str, model: Checkpoint) -> None:
     if beyond := tokens_beyond(rows, own.path, folder.path):
         raise MismatchError(
             f"{role}: the tokenizer in {own.path} has {listed(beyond)}, for which neither the embedding of "
-            f"{folder.location} ({rows:,} rows) nor the adapter has rows: save the adapter anew with its embedding "
-            "(resize_token_embeddings, save_embedding_layers=True), or take the tokenizer's files out of its folder"
+            f"{folder.location} ({rows:,} rows) nor the adapter has rows",
+            advice=(
+                "save the adapter anew with its embedding (resize_token_embeddings, "
+                "save_embedding_layers=True), or take the tokenizer's files out of its folder"
+            ),
         )
 
 
@@ -202,7 +209,9 @@ def beside(written: str, folder: Path) -> Path:
     here, there = Path(written), folder / written
     try:
         if here.exists() and there.exists() and not here.samefile(there):
-            raise RecipeError(f"{written} exists in the current folder and beside the recipe: write an absolute path")
+            raise RecipeError(
+                f"{written} exists in the current folder and beside the recipe", advice="write an absolute path"
+            )
         return there if there.exists() and not here.exists() else here
     except (OSError, ValueError) as error:  # a name too long for a file, or with NUL in it
         raise RecipeError(f"{textwrap.shorten(written, 80)} cannot be looked up ({error})") from None
@@ -326,7 +335,7 @@ def sweep(recipe: Recipe) -> tuple[tuple[str, Recipe], ...]:
 
 def _distinct(name: str, values: Sequence[object]) -> Sequence[object]:
     if not values or len(set(values)) != len(values):
-        raise RecipeError(f"parameters.{name} sweeps over {list(values)}: give at least one number, each once")
+        raise RecipeError(f"parameters.{name} sweeps over {list(values)}", advice="give at least one number, each once")
     return values
 
 

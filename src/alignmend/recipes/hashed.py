@@ -33,7 +33,8 @@ def found_again(document: Document, path: Path) -> Document:
             role = ".".join(str(part) for part in place[:2])
             raise RecipeError(
                 f"{document.where(place)}: {shown} is told by a hash alone, since a recipe that is uploaded names "
-                f"neither places nor unaligned models: give  --set {role}=FOLDER , or keep {whole} beside it"
+                "neither places nor unaligned models",
+                advice=f"give  --set {role}=FOLDER , or keep {whole} beside it",
             )
         _put(value, place, found)
     return replace(document, value=value)

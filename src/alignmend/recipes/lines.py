@@ -87,7 +87,9 @@ def _refuse_bombs(text: str, name: str) -> None:
         line = event.start_mark.line + 1 if event.start_mark else 1
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if isinstance(event, yaml.AliasEvent):
-            raise RecipeError(f"{name}, line {line}: *{event.anchor} refers to another place: write the value itself")
+            raise RecipeError(
+                f"{name}, line {line}: *{event.anchor} refers to another place", advice="write the value itself"
+            )
         if depth > MAX_DEPTH:
             raise RecipeError(f"{name}, line {line}: more than {MAX_DEPTH} levels: is it a recipe?")
 

@@ -57,7 +57,9 @@ def relations(
     for is_refusal, text in _of_weights(models):
         (refused if is_refusal else warnings).append(text)
     if refused and not allow_unrelated:
-        raise MismatchError(f"{'; '.join(refused)}: give the right parent, or --allow-unrelated to go on all the same")
+        raise MismatchError(
+            f"{'; '.join(refused)}", advice="give the right parent, or --allow-unrelated to go on all the same"
+        )
     foreign = list(_of_moments(models, result))
     if foreign and not allow_unrelated:
         raise MismatchError(f"{'; '.join(foreign)}, or --allow-unrelated to go on all the same")

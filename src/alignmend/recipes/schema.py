@@ -16,6 +16,7 @@ from alignmend.io.shards import parse_size
 from alignmend.methods.registry import Argument, Method, get_method
 from alignmend.nearest import nearest
 from alignmend.recipes.lines import Document, KeyPath, read_yaml
+from alignmend.training.settings import TrainSettings
 
 OutputDtype = Literal["bfloat16", "float16", "float32"]
 _MAY_BE_EMPTY = ("parameters", "data", "training", "scores", "output")
@@ -84,10 +85,10 @@ class Training(_Part):
     lora_rank: int | None = None
     """Full training where left out."""
     learning_rate: float | None = None
-    epochs: float = 3.0
+    epochs: float = TrainSettings.epochs
     max_steps: int | None = None
-    batch_size: int = 8
-    max_length: int = 1024
+    batch_size: int = TrainSettings.batch_size
+    max_length: int = TrainSettings.max_length
     stop_loss: float | None = None
     """Nats per answer token at which an ascent ends."""
     template: str = "auto"
@@ -149,7 +150,7 @@ def check_recipe(document: Document, lacking: Collection[str] = ()) -> Recipe:
     try:
         method = get_method(cast(str, value["method"]))
     except RecipeError as error:
-        raise RecipeError(f"{document.where(('method',))}: {error}") from None
+        raise error.at(document.where(("method",))) from None
     models, parameters = _references(value.get("models"), method), value.get("parameters", {})
     problems = [
         *_problems(Recipe, {**value, "models": {}, "parameters": {}}, document, ()),
@@ -163,7 +164,7 @@ def check_recipe(document: Document, lacking: Collection[str] = ()) -> Recipe:
     try:
         parse_size(recipe.output.max_shard_size)
     except ParameterError as error:
-        raise RecipeError(f"{document.where(('output', 'max_shard_size'))}: {error}") from None
+        raise error.at(document.where(("output", "max_shard_size")), RecipeError) from None
     return recipe
 
 

@@ -88,7 +88,7 @@ def second_stage(built: Built, folder: Path, *, may_fit: bool) -> SecondStage | 
         None if name is None else beside(name, folder) for name in (data.steering_vector, data.contrast_pairs)
     )
     if vector is not None and pairs is not None:
-        raise RecipeError("data has both steering_vector and contrast_pairs: leave out one of them")
+        raise RecipeError("data has both steering_vector and contrast_pairs", advice="leave out one of them")
     if vector is None and pairs is None:
         raise RecipeError(
             f"the second stage of {built.method.name} needs data.contrast_pairs (prompt, safe and unsafe on each line) "
@@ -96,8 +96,11 @@ def second_stage(built: Built, folder: Path, *, may_fit: bool) -> SecondStage | 
         )
     if pairs is not None and not may_fit:
         raise RecipeError(
-            "fitting the steering vector of the second stage loads the model: use  alignmend run , or give a fitted "
-            "one as data.steering_vector, or change the weights alone by  --set steering=false"
+            "fitting the steering vector of the second stage loads the model",
+            advice=(
+                "use  alignmend run , or give a fitted one as data.steering_vector, or change the weights "
+                "alone by  --set steering=false"
+            ),
         )
     for path in (vector, pairs):
         if path is not None and not path.is_file():

@@ -130,7 +130,9 @@ def _implied(runs: Runs, limits: Sequence[Limit], found: Sequence[Check]) -> Ite
         for limit in (Limit(metric, NOISE_LIMIT, implied=True) for metric in missing if suites):
             checks = [*_checks(measured, limit, suites, confident=False)]
             if len(checks) < len(suites):
-                raise RecipeError(f"the run of {measured.label} does not say its {limit.metric}; evaluate it again")
+                raise RecipeError(
+                    f"the run of {measured.label} does not say its {limit.metric};", advice="evaluate it again"
+                )
             yield from checks
 
 
@@ -141,5 +143,6 @@ def _refuse_gaps(measured: Measured, limits: Sequence[Limit], suites: Collection
             where = f"suites {', '.join(sorted(suites))}" if suites else "suites"
             raise RecipeError(
                 f"the run of {measured.label} has no {limit.metric} on its {where}, so the limit {limit.value:g} "
-                "cannot be checked: evaluate a suite that gives it"
+                "cannot be checked",
+                advice="evaluate a suite that gives it",
             )

@@ -86,7 +86,8 @@ def _shared(runs: Runs, before: int, after: int) -> dict[PromptKey, Both]:
         suite, prompt = min(left ^ right)[:2]
         raise MismatchError(
             f"{first.label} and {second.label} answered other prompts of suite {suite!r} (such as {prompt!r}); a "
-            "paired comparison needs the same prompts: evaluate both on the same suite"
+            "paired comparison needs the same prompts",
+            advice="evaluate both on the same suite",
         )
     return {key: (one, second.answers[key]) for key, one in first.answers.items() if key[0] in suites}
 

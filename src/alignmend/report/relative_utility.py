@@ -39,7 +39,8 @@ def check_utility(
         if not compared:
             raise RecipeError(
                 f"the run of {measured.label} has no utility to check: no suite with an accuracy or utility that the "
-                "fine-tune has above 0; evaluate a suite with known answers"
+                "fine-tune has above 0;",
+                advice="evaluate a suite with known answers",
             )
         found += compared
     return tuple(found)
@@ -51,14 +52,16 @@ def _finetuned(measured: Measured, runs: Runs, against: Runs | None) -> Measured
         if len(named) > 1:
             raise RecipeError(
                 f"--against holds several models ({', '.join(one.label for one in named)}), none or several of them "
-                f"{FINETUNED!r}: name the fine-tune's own run"
+                f"{FINETUNED!r}",
+                advice="name the fine-tune's own run",
             )
         return named[0]
     rates = measured.document.get("models", {}).get(FINETUNED)
     if rates is None or measured.model == FINETUNED:
         raise RecipeError(
             f"--min-utility is relative to the fine-tune, and the results of {measured.label} hold no other model "
-            f"called {FINETUNED!r}: name its run with --against RUN"
+            f"called {FINETUNED!r}",
+            advice="name its run with --against RUN",
         )
     return Measured(FINETUNED, FINETUNED, rates, {}, measured.document)
 
@@ -89,8 +92,8 @@ def _unrounded(rate: Mapping[str, Any]) -> tuple[float, int]:
 def _check_comparable(suite: str, measured: Measured, finetuned: Measured, before: Suites) -> None:
     if ACCURACY not in before.get(suite, {}):
         raise RecipeError(
-            f"{measured.label} has an accuracy on {suite}, the fine-tune has none: evaluate the fine-tune on it too, "
-            "or name the suites to look at with --suite"
+            f"{measured.label} has an accuracy on {suite}, the fine-tune has none",
+            advice="evaluate the fine-tune on it too, or name the suites to look at with --suite",
         )
     hashes = {one.document.get("suites", {}).get(suite, {}).get("sha256") for one in (measured, finetuned)}
     if len(hashes) > 1:

@@ -152,11 +152,13 @@ def _read_answers(folder: Path, rates: Rates | None = None) -> _Answers:
     if len(missing) == 2:
         return {}
     if missing:
-        raise FileFormatError(f"{folder}: {missing[0]} is missing; finish the run with  alignmend evaluate")
+        raise FileFormatError(f"{folder}: {missing[0]} is missing;", advice="finish the run with  alignmend evaluate")
     run = read_run(folder)
     for suite, own in run.results["models"][run.model].items():
         if rates is not None and rates.get(suite) != own:
-            raise MismatchError(f"{folder}: other rates of suite {suite!r} than the results beside it; restore again")
+            raise MismatchError(
+                f"{folder}: other rates of suite {suite!r} than the results beside it;", advice="restore again"
+            )
     pairs = zip(run.generations, run.rows(), strict=True)
     return {row.key[:3]: Answered(generation, row) for generation, row in pairs}  # type: ignore[misc]
 
@@ -181,8 +183,9 @@ def _one_judge(found: Sequence[_Found]) -> Mapping[str, Any]:
     said = {f"{judge.get('name', 'unnamed')} {judge.get('version', '')}".strip() for judge in judges}
     if len(said) > 1:
         raise MismatchError(
-            f"the runs were judged by different judges ({' and '.join(sorted(said))}), so their rates cannot stand "
-            "side by side; judge them alike or report them apart"
+            f"the runs were judged by different judges ({' and '.join(sorted(said))}), so their rates cannot "
+            "stand side by side;",
+            advice="judge them alike or report them apart",
         )
     return judges[0]
 
@@ -195,7 +198,8 @@ def _same_suites(found: Sequence[_Found]) -> dict[str, Mapping[str, Any]]:
             if known.get("sha256") != block.get("sha256"):
                 raise MismatchError(
                     f"suite {name!r} has other prompts in one run than in another (content hashes "
-                    f"{known.get('sha256', '')[:12]} and {block.get('sha256', '')[:12]}); evaluate on the same prompts"
+                    f"{known.get('sha256', '')[:12]} and {block.get('sha256', '')[:12]});",
+                    advice="evaluate on the same prompts",
                 )
     return suites
 

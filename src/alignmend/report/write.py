@@ -52,8 +52,8 @@ def write_report(
     leaked = leaks(runs)
     if leaked and not allow_leak:
         raise RecipeError(
-            f"not a fair test: {'; '.join(map(str, leaked))}; report prompts that were not used, or give --allow-leak, "
-            "which says so on the page"
+            f"not a fair test: {'; '.join(map(str, leaked))};",
+            advice="report prompts that were not used, or give --allow-leak, which says so on the page",
         )
     data = _rendered(runs, chosen, show_text=show_text).encode("utf-8")
     _check_replaceable(out, overwrite=overwrite)
@@ -64,7 +64,9 @@ def write_report(
 
 def _form_of(out: Path) -> Form:
     if out.suffix.lower() not in _FORMS:
-        raise RecipeError(f"{out}: its ending does not say the format; name it .html or .md, or give --format")
+        raise RecipeError(
+            f"{out}: its ending does not say the format;", advice="name it .html or .md, or give --format"
+        )
     return _FORMS[out.suffix.lower()]
 
 
@@ -77,9 +79,9 @@ def _rendered(runs: Runs, form: Form, *, show_text: bool) -> str:
 
 def _check_replaceable(out: Path, *, overwrite: bool) -> None:
     if out.is_dir():
-        raise OutputError(f"{out} is a folder; name a file")
+        raise OutputError(f"{out} is a folder;", advice="name a file")
     if not overwrite and out.exists() and not any(mark in _content(out) for mark in _MARKS):
-        raise OutputError(f"{out} exists and is no report; choose another name or give --overwrite")
+        raise OutputError(f"{out} exists and is no report;", advice="choose another name or give --overwrite")
 
 
 def _content(path: Path) -> bytes:
@@ -87,5 +89,5 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise OutputError(
-            f"{path} cannot be read: {error.strerror}; choose another name or give --overwrite"
+            f"{path} cannot be read: {error.strerror};", advice="choose another name or give --overwrite"
         ) from error

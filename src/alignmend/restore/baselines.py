@@ -6,7 +6,6 @@ from alignmend.errors import RecipeError
 from alignmend.evaluation.answer_notes import silence_notes
 from alignmend.restore.document import Searched
 from alignmend.restore.measuring import Baseline
-from alignmend.restore.preflight_findings import split_advice
 
 ALREADY = 0.02
 """Attack success at most this much above the aligned model's is no loss to restore."""
@@ -28,8 +27,8 @@ def check_sense(base: Baseline) -> None:
     if noise.value > _MOST_NOISE:
         told = "".join(f"; {note}" for note in silence_notes(base.finetuned.generations))
         raise RecipeError(
-            f"the fine-tune answers {noise.value:.0%} of the search prompts with noise: look at --template, --dtype "
-            f"and the model itself (alignmend chat){told}"
+            f"the fine-tune answers {noise.value:.0%} of the search prompts with noise",
+            advice=f"look at --template, --dtype and the model itself (alignmend chat){told}",
         )
 
 
@@ -38,9 +37,9 @@ def check_parent(base: Baseline) -> None:
     parent = base.aligned
     if parent is not None and base.worth.objectives[0] > _UNSAFE:
         raise RecipeError(
-            f"the aligned model itself gives in to {parent.attack_success.value:.0%} of the search prompts, as the "
-            "fine-tune does, so it has no safety to give back: give the right --aligned, or a --judge that knows its "
-            "refusals"
+            f"the aligned model itself gives in to {parent.attack_success.value:.0%} of the search prompts, as "
+            "the fine-tune does, so it has no safety to give back",
+            advice="give the right --aligned, or a --judge that knows its refusals",
         )
 
 
@@ -48,6 +47,6 @@ def check_tried(searched: Searched) -> None:
     """Where every candidate fails, no limit is to blame."""
     if searched.tried and all(one.stage == "failed" for one in searched.tried):
         raise RecipeError(
-            f"every candidate failed, the first with: {split_advice(searched.tried[0].why)[0]}. Mend that, and begin "
+            f"every candidate failed, the first with: {searched.tried[0].problem}. Mend that, and begin "
             "anew with --overwrite"
         )

@@ -90,7 +90,7 @@ class Chat:
         `OutputError` where the file was there before this conversation.
         """
         if path.exists() and path not in self.saved:
-            raise OutputError(f"{path} exists: choose another name")
+            raise OutputError(f"{path} exists", advice="choose another name")
         lines = [
             json.dumps({"model": speaker.name, "messages": self.messages(place)}, ensure_ascii=False)
             for place, speaker in enumerate(self.speakers)

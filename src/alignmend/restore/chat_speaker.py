@@ -134,7 +134,7 @@ class Speaker:
         positions, room = self._asking.positions, self._asking.room_behind(text, length, wanted)
         if length == 0 or room < 1:
             problem = "is empty" if length == 0 else f"has {length} tokens, and {self.name} has {positions} positions"
-            raise RecipeError(f"the conversation {problem}: shorten it (/undo, /reset), or say something")
+            raise RecipeError(f"the conversation {problem}", advice="shorten it (/undo, /reset), or say something")
         return room
 
     def _generate(self, tokens: list[int], pieces: Pieces, sampling: Sampling, text: str, room: int) -> None:

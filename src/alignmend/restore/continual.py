@@ -61,9 +61,11 @@ def rounds_of(recipe: Recipe, folder: Path, out: Path) -> Iterator[Round]:
             "safe_patching, and no patches under models"
         )
     if recipe.data.harmful_pairs is not None:
-        raise RecipeError("data has both sequence and harmful_pairs: put the first file of the sequence there")
+        raise RecipeError("data has both sequence and harmful_pairs", advice="put the first file of the sequence there")
     if len(sweep(recipe)) > 1:
-        raise RecipeError("data.sequence patches one model again and again: give every parameter one value, no sweep")
+        raise RecipeError(
+            "data.sequence patches one model again and again", advice="give every parameter one value, no sweep"
+        )
     target, seed = recipe.models[_TARGET], _seed(recipe)
     for number, pairs in enumerate(recipe.data.sequence, 1):
         given = recipe.data.model_copy(update={"sequence": [], "harmful_pairs": pairs})
@@ -116,10 +118,10 @@ def run_sequence(
 def _check_place(out: Path) -> None:
     """Refuse to put rounds among other things."""
     if out.exists() and not out.is_dir():
-        raise OutputError(f"{out} exists and is not a folder: choose another name")
+        raise OutputError(f"{out} exists and is not a folder", advice="choose another name")
     others = [path.name for path in sorted(out.iterdir()) if not _ROUND.match(path.name)] if out.is_dir() else []
     if others:
-        raise OutputError(f"{out} holds other things than rounds, such as {others[0]}: choose another folder")
+        raise OutputError(f"{out} holds other things than rounds, such as {others[0]}", advice="choose another folder")
 
 
 def _numbered(one: Round, progress: Progress | None) -> Progress | None:

@@ -95,7 +95,7 @@ def _make(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{out} cannot be made ({error.strerror}): choose another folder") from None
+        raise OutputError(f"{out} cannot be made ({error.strerror})", advice="choose another folder") from None
 
 
 def _request(out: Path, family: Family, variant: str) -> Request:

@@ -61,7 +61,9 @@ def open_all(finetuned: str, aligned: str, unaligned: str | None) -> Opened:
         for role, one in plain.items()
     }
     if bases["aligned"]:
-        raise MismatchError(f"--aligned {aligned} is an adapter: give the whole model that the fine-tune began at")
+        raise MismatchError(
+            f"--aligned {aligned} is an adapter", advice="give the whole model that the fine-tune began at"
+        )
     found = _open(references)
     return Opened(references, found["finetuned"], found["aligned"], _layers(found["aligned"].root.folder.config))
 

@@ -102,7 +102,7 @@ def check_makeable(recipe: Recipe, folder: Path, roles: Sequence[str]) -> None:
             return
     told = " and ".join(f"models.{role}" for role in roles)
     if recipe.data.harmful_pairs is None:
-        raise RecipeError(f"{told} is missing: name it, or give data.harmful_pairs to make it from")
+        raise RecipeError(f"{told} is missing", advice="name it, or give data.harmful_pairs to make it from")
     if not beside(recipe.data.harmful_pairs, folder).is_file():
         raise RecipeError(f"data.harmful_pairs: there is no file {recipe.data.harmful_pairs}")
     for role in roles:  # told before anything is trained
@@ -113,7 +113,9 @@ def check_makeable(recipe: Recipe, folder: Path, roles: Sequence[str]) -> None:
     for role in roles:
         part = PARTS[role]
         if isinstance(part, Trained) and models[part.of].change is not None:
-            raise RecipeError(f"models.{role} is trained from {part.of}, an adapter or a delta: merge it first")
+            raise RecipeError(
+                f"models.{role} is trained from {part.of}, an adapter or a delta", advice="merge it first"
+            )
 
 
 def _check_texts(recipe: Recipe, folder: Path) -> None:
@@ -122,8 +124,11 @@ def _check_texts(recipe: Recipe, folder: Path) -> None:
     found = texts_of(recipe, folder)
     if "harmful" not in found or len(found) < 2:
         raise RecipeError(
-            "models.moments is missing: name the file, or give data.harmful_texts and data.harmless_texts or "
-            "data.borderline_texts to take moments over"
+            "models.moments is missing",
+            advice=(
+                "name the file, or give data.harmful_texts and data.harmless_texts or data.borderline_texts "
+                "to take moments over"
+            ),
         )
     for kind, path in found.items():
         if not path.is_file():
@@ -206,8 +211,8 @@ def _train(job: _Job, part: Trained) -> ModelReference:
     except OutputError as error:
         if job.resume and job.out.is_dir():
             raise OutputError(
-                f"{job.out} was made from another model, from other pairs or with other settings: remove it "
-                "to have it made anew"
+                f"{job.out} was made from another model, from other pairs or with other settings",
+                advice="remove it to have it made anew",
             ) from error
         raise
     # An adapter says what it stands on.

@@ -75,22 +75,25 @@ def check_free(places: Places, *, resume: bool, overwrite: bool) -> None:
     """Raise `OutputError` where something is in the way that neither `resume` nor `overwrite` speaks of."""
     out = places.out
     if not out.name or out.name == "..":
-        raise OutputError(f"{out} is no place for an output: name a folder")
+        raise OutputError(f"{out} is no place for an output", advice="name a folder")
     if out.is_symlink():  # it would be replaced, not what it leads to
-        raise OutputError(f"{out} is a link: choose the folder that it leads to, {out.resolve()}")
+        raise OutputError(f"{out} is a link", advice=f"choose the folder that it leads to, {out.resolve()}")
     if out.exists() and not out.is_dir():
-        raise OutputError(f"{out} exists and is not a folder: choose another name")
+        raise OutputError(f"{out} exists and is not a folder", advice="choose another name")
     if out.is_dir() and any(out.iterdir()) and not (overwrite or (resume and places.finished)):
-        raise OutputError(f"{out} exists and is not empty: choose another folder, or pass --overwrite to replace it")
+        raise OutputError(
+            f"{out} exists and is not empty", advice="choose another folder, or pass --overwrite to replace it"
+        )
     _check_own(places)
     if not (overwrite or resume) and places.report.is_dir() and any(places.report.iterdir()):
         raise OutputError(
-            f"{places.report} holds the report of an earlier restore: choose another --out, or pass --overwrite to "
-            "replace it"
+            f"{places.report} holds the report of an earlier restore",
+            advice="choose another --out, or pass --overwrite to replace it",
         )
     if places.begun and not (resume or overwrite):
         raise OutputError(
-            f"{places.work} holds an unfinished restore: pass --resume to go on with it, or --overwrite to begin anew"
+            f"{places.work} holds an unfinished restore",
+            advice="pass --resume to go on with it, or --overwrite to begin anew",
         )
 
 
@@ -99,9 +102,11 @@ def _check_own(places: Places) -> None:
     signs = {places.work: (_LOCK,), places.private: (MARKER_NAME,), places.report: (KEPT_JOURNAL, BASE_NAME)}
     for place, names in signs.items():
         if place.exists() and not place.is_dir():
-            raise OutputError(f"{place} exists and is not a folder: choose another --out")
+            raise OutputError(f"{place} exists and is not a folder", advice="choose another --out")
         if place.is_dir() and any(place.iterdir()) and not any((place / name).is_file() for name in names):
-            raise OutputError(f"{place} holds files that no restore made, and would be removed: choose another --out")
+            raise OutputError(
+                f"{place} holds files that no restore made, and would be removed", advice="choose another --out"
+            )
 
 
 def check_same(places: Places, finetuned: str) -> None:
@@ -110,7 +115,7 @@ def check_same(places: Places, finetuned: str) -> None:
     made = next((inputs[role].location for role in ("finetuned", "target") if role in inputs), finetuned)
     asked = Publisher(places.out).location(finetuned)
     if made not in (finetuned, asked) and Path(made).resolve() != Path(finetuned).expanduser().resolve():
-        raise OutputError(f"{places.out} is finished, and of {made}: choose another folder for {finetuned}")
+        raise OutputError(f"{places.out} is finished, and of {made}", advice=f"choose another folder for {finetuned}")
 
 
 @contextmanager
@@ -122,7 +127,9 @@ def held(places: Places, *, afresh: bool) -> Iterator[None]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise OutputError(f"another restore is writing {places.out}: wait for it, or stop it") from None
+                raise OutputError(
+                    f"another restore is writing {places.out}", advice="wait for it, or stop it"
+                ) from None
             try:
                 if afresh:
                     _empty(places.work)
@@ -148,7 +155,7 @@ def publish(places: Places, *, overwrite: bool) -> None:
     """
     pairs = ((places.staged_report, places.report), (places.staged, places.out))
     if places.out.exists() and any(places.out.iterdir()) and not overwrite:
-        raise OutputError(f"{places.out} appeared meanwhile: choose another folder, or pass --overwrite")
+        raise OutputError(f"{places.out} appeared meanwhile", advice="choose another folder, or pass --overwrite")
     for staged, _ in pairs:
         for found in sorted(staged.rglob("*"), reverse=True):
             sync(found)

@@ -66,8 +66,8 @@ def run_recipe(
     single = len(list(sweep(recipe))) == 1
     if wanted and single and _is_taken(out) and not switches.overwrite:  # of a sweep, a part may be there
         raise OutputError(
-            f"{out} exists and is not empty, and is not what this recipe makes of these files: choose another folder, "
-            "or pass --overwrite to replace it"
+            f"{out} exists and is not empty, and is not what this recipe makes of these files",
+            advice="choose another folder, or pass --overwrite to replace it",
         )
     origin = Origin(recipe.models, data, told)
     with no_empty_folders(place.parent), _prepared(place) if wanted else nullcontext():
@@ -85,7 +85,7 @@ def _private_place(out: Path, within: Path | None) -> Path:
         return whole.with_name(f"{whole.name.removesuffix('-private')}-{out.name}-private")
     resolved = out.resolve()
     if not resolved.name:
-        raise OutputError(f"{out} is no place for an output: choose a folder")
+        raise OutputError(f"{out} is no place for an output", advice="choose a folder")
     return (
         resolved.with_name(f"{resolved.name}-private")
         if out.name in ("", "..")
@@ -103,13 +103,15 @@ def _left(place: Path, wanted: Sequence[str], *, keep_private: bool) -> Path | N
 def _check_place(out: Path, place: Path, switches: Switches, *, has_parts: bool) -> None:
     """Refuse before hours of training what would be refused after them."""
     if out.exists() and not out.is_dir():
-        raise OutputError(f"{out} exists and is not a folder: choose another name")
+        raise OutputError(f"{out} exists and is not a folder", advice="choose another name")
     if _is_taken(out) and not (switches.overwrite or switches.resume):
-        raise OutputError(f"{out} exists and is not empty: choose another folder, or pass --overwrite to replace it")
+        raise OutputError(
+            f"{out} exists and is not empty", advice="choose another folder, or pass --overwrite to replace it"
+        )
     if has_parts and place.exists() and not (place / MARKER_NAME).is_file():
         raise OutputError(
-            f"{place} is where private parts are made, and holds something else: move it, or choose another "
-            f"name for {out}"
+            f"{place} is where private parts are made, and holds something else",
+            advice=f"move it, or choose another name for {out}",
         )
 
 

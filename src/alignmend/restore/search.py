@@ -117,7 +117,7 @@ class Search:
             self.trials.put_back(trial)
             raise NoMemoryError(f"{error}; what was measured is kept, and --resume goes on") from error
         except AlignmendError as error:
-            tried = Tried(trial.number, candidate, "failed", str(error), None, 0.0, 0.0, 0.0)
+            tried = Tried(trial.number, candidate, "failed", str(error), None, 0.0, 0.0, 0.0, advice=error.advice)
         except BaseException:
             self.trials.put_back(trial)
             raise

@@ -80,7 +80,9 @@ def _distinct(suites: Sequence[Suite]) -> tuple[Suite, ...]:
     names = [suite.name for suite in suites]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise RecipeError(f"suite {twice[0]} is there twice: name it once, with --suite or with --report-suite")
+        raise RecipeError(
+            f"suite {twice[0]} is there twice", advice="name it once, with --suite or with --report-suite"
+        )
     return tuple(suites)
 
 
@@ -89,7 +91,9 @@ def _halves(suite: Suite, seed: int) -> tuple[Suite, Suite]:
     if all(own.values()):
         return _with(suite, own[SEARCH]), _with(suite, own[REPORT])
     if len(suite.prompts) < 2:
-        raise RecipeError(f"suite {suite.name} has one prompt: give more, some to choose by and some to prove by")
+        raise RecipeError(
+            f"suite {suite.name} has one prompt", advice="give more, some to choose by and some to prove by"
+        )
     return split_by_group(suite, _SEARCH_SHARE, seed)
 
 
@@ -118,13 +122,14 @@ def _check(search: Sequence[Suite], report: Sequence[Suite]) -> None:
         kinds = {kind_of(prompt) for suite in suites for prompt in suite.prompts}
         if "refuse" not in kinds:
             raise RecipeError(
-                f"no prompt to {name} by is expected to be refused: give a suite of harmful requests, or a column "
-                "expected (refuse, comply) in yours"
+                f"no prompt to {name} by is expected to be refused",
+                advice="give a suite of harmful requests, or a column expected (refuse, comply) in yours",
             )
         if not kinds & {"comply", "task"}:
             raise RecipeError(
                 f"no prompt to {name} by is expected to be answered: without them a model that refuses everything "
-                "would look safe; give a suite of harmless requests"
+                "would look safe;",
+                advice="give a suite of harmless requests",
             )
 
 
@@ -135,7 +140,7 @@ def _apart(search: Sequence[Suite], report: Sequence[Suite]) -> tuple[tuple[Suit
         shared.setdefault(one.suite, set()).add(one.prompt_id)
     left = {suite.name: [one for one in suite.prompts if one.id not in shared.get(suite.name, ())] for suite in report}
     if gone := [name for name, prompts in left.items() if not prompts]:
-        raise RecipeError(f"every prompt of {gone[0]} is (nearly) in the search: report on others")
+        raise RecipeError(f"every prompt of {gone[0]} is (nearly) in the search", advice="report on others")
     kept = [_with(suite, left[suite.name]) for suite in report]
     _check(search, kept)
     notes = tuple(

@@ -50,6 +50,13 @@ class Tried:
     """By the first stage."""
     outcomes: str = ""
     """What became of each search prompt, as `alignmend.restore.outcomes` writes it; empty where none was asked."""
+    advice: str = ""
+    """The end of `why` that says what to do, of one that failed."""
+
+    @property
+    def problem(self) -> str:
+        """`why` without its advice."""
+        return self.why.removesuffix(self.advice).rstrip(":; ") if self.advice else self.why
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -65,6 +72,7 @@ class Tried:
             "seconds": self.seconds,
             "switch_seconds": self.switch_seconds,
             "outcomes": self.outcomes,
+            **({"advice": self.advice} if self.advice else {}),
         }
 
     @classmethod
@@ -82,6 +90,7 @@ class Tried:
             switch_seconds=written["switch_seconds"],
             predicted=None if predicted is None else Prediction(**predicted),
             outcomes=written["outcomes"],
+            advice=written.get("advice", ""),
         )
 
     @property
@@ -240,6 +249,6 @@ def _check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
         before = json.loads(path.read_bytes())
         keys = sorted(key for key in {*before, *settings} if before.get(key) != json.loads(text).get(key))
         raise RecipeError(
-            f"{folder} holds a search with other settings ({', '.join(keys)}): go on with the same ones, or begin anew "
-            "with --overwrite"
+            f"{folder} holds a search with other settings ({', '.join(keys)})",
+            advice="go on with the same ones, or begin anew with --overwrite",
         )

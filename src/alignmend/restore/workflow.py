@@ -114,7 +114,8 @@ def _telling_of_private(places: Places) -> Iterator[None]:
         stay = (
             f"trained parts stay in {left} for --resume; alignmend private clean {shlex.quote(str(left))} removes them"
         )
-        raise type(error)(f"{error} ({stay})") from error
+        error.add(f" ({stay})")
+        raise
 
 
 def join(request: Request, steps: Steps) -> int | None:
@@ -126,7 +127,7 @@ def join(request: Request, steps: Steps) -> int | None:
     places = Places(request.out)
     if not ((places.work / JOURNAL).is_file() and is_held(places)):
         raise RecipeError(
-            f"{places.work} holds no search to join: start one without --join, and join it when it searches"
+            f"{places.work} holds no search to join", advice="start one without --join, and join it when it searches"
         )
     found = preflight(replace(request, resume=True))
     if found.problems or found.aligned is None:
@@ -159,7 +160,9 @@ class _Restore:
         if self.choice.needs("moments") and (texts := existing(self.places.private)) is not None:
             self._take(texts)
         if missing := unmade(self._given(), self.choice, self.request, self.places.private):
-            raise RecipeError(f"the other restore still makes {' and '.join(missing)}: join it when it searches")
+            raise RecipeError(
+                f"the other restore still makes {' and '.join(missing)}", advice="join it when it searches"
+            )
         measuring = self._measuring()
         base, operands = self._baseline(measuring), self._operands()
         self._settle_rounding(measuring, operands)
@@ -359,8 +362,7 @@ class _Restore:
         """The search ends when what is left of the budget is about what the proof will take."""
         if self.request.budget is None:
             return None
-        spent = time.monotonic() - self.began
-        return self.began + max(spent, 60 * self.request.budget - _RESERVED_SHARE * 60 * self.request.budget)
+        return self.began + search_seconds(self.request.budget, time.monotonic() - self.began)
 
     def _settings(self) -> dict[str, Any]:
         """Everything that decides a measurement; two searches that differ in it cannot share a journal."""
@@ -466,6 +468,11 @@ def _of_answers(proof: Proof) -> list[str]:
 
 _RESERVED_SHARE = 0.3
 """Of the budget, for writing and for the proof."""
+
+
+def search_seconds(budget: float, spent: float) -> float:
+    """When a search ends that may take `budget` minutes with its proof, `spent` seconds after the beginning."""
+    return max(spent, 60 * budget - _RESERVED_SHARE * 60 * budget)
 
 
 def _content(path: Path | None) -> str | None:

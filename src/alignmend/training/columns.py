@@ -84,7 +84,7 @@ def _columns(row: Row, where: str) -> tuple[str, str]:
     if len(found) > 1 and found[0] != KNOWN[0]:
         several = ", ".join(" and ".join(pair) for pair in found)
         raise FileFormatError(
-            f"{where} has columns for more than one pair ({several}): keep one, or name it prompt and response"
+            f"{where} has columns for more than one pair ({several})", advice="keep one, or name it prompt and response"
         )
     return found[0]
 
@@ -102,7 +102,7 @@ def _missing(row: Row, where: str) -> FileFormatError:
 def _text(row: Row, name: str, where: str) -> str:
     value = row[name]
     if not isinstance(value, str):
-        raise FileFormatError(f"{where}: {name} is {shown(value)}, not text: {ADVICE}")
+        raise FileFormatError(f"{where}: {name} is {shown(value)}, not text", advice=ADVICE)
     return value
 
 
@@ -110,12 +110,15 @@ def _table(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, Row]]:
     records = _records(path, csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     _, header = next(records, (0, []))
     if len(set(header)) < len(header):
-        raise FileFormatError(f"{path} names a column twice ({', '.join(map(shown, header))}): make the names unique")
+        raise FileFormatError(
+            f"{path} names a column twice ({', '.join(map(shown, header))})", advice="make the names unique"
+        )
     for line, record in records:
         if len(record) != len(header):
             raise FileFormatError(
                 f"{path}, line {line} has {len(record)} fields, but the header has {len(header)} "
-                f"({', '.join(map(shown, header))}): quote texts with separators or line ends in them"
+                f"({', '.join(map(shown, header))})",
+                advice="quote texts with separators or line ends in them",
             )
         yield line, dict(zip(header, record, strict=True))
 
@@ -130,4 +133,4 @@ def _records(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
             line = reader.line_num + 1
     except csv.Error as error:
         advice = "double the quotes inside quoted texts, or give the pairs as JSONL"
-        raise FileFormatError(f"{path}, line {line} is no record of a table ({error}): {advice}") from None
+        raise FileFormatError(f"{path}, line {line} is no record of a table ({error})", advice=advice) from None

@@ -51,7 +51,9 @@ def template_for(name: str, tokenizer: Any) -> str:
     if name == AUTO:
         return CHAT if has_chat else "raw"
     if name == CHAT and not has_chat:
-        raise ParameterError("the tokenizer has no chat template: use template 'auto', 'raw' or 'question-answer'")
+        raise ParameterError(
+            "the tokenizer has no chat template", advice="use template 'auto', 'raw' or 'question-answer'"
+        )
     if name != CHAT and name not in PLAIN and PLACE not in name:
         known = (AUTO, CHAT, *PLAIN)
         near = nearest(name, known) or f"; known: {', '.join(known)}"
@@ -73,8 +75,8 @@ def encode(tokenizer: Any, file: PairsFile, *, template: str = AUTO, max_length:
         head, tail = _halves(tokenizer, pair, chosen, file.path)
         if len(head) >= max_length or not head:
             raise FileFormatError(
-                f"{file.path}, line {pair.line}: the prompt has {len(head)} tokens, and a row may have {max_length}: "
-                "shorten it, or raise the maximal length (where the model allows it)"
+                f"{file.path}, line {pair.line}: the prompt has {len(head)} tokens, and a row may have {max_length}",
+                advice="shorten it, or raise the maximal length (where the model allows it)",
             )
         shortened += len(head) + len(tail) > max_length
         rows.append(TokenRow((*head, *tail)[:max_length], len(head)))
@@ -94,8 +96,8 @@ def _halves(tokenizer: Any, pair: TrainingPair, template: str, path: Path) -> tu
         return _ids(tokenizer, head), _ids(tokenizer, tail if pair.finished else pair.response)
     if not pair.is_single:
         raise FileFormatError(
-            f"{path}, line {pair.line}: a conversation of several turns does not fit template {template!r}: "
-            "use a tokenizer with a chat template"
+            f"{path}, line {pair.line}: a conversation of several turns does not fit template {template!r}",
+            advice="use a tokenizer with a chat template",
         )
     before, _, after = PLAIN.get(template, template).partition(PLACE)
     begun = before + pair.context[0].content + after

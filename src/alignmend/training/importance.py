@@ -95,7 +95,9 @@ def rows_for(rows: Sequence[TokenRow], tokens: Tokens) -> tuple[TokenRow, ...]:
     if tokens == "answer":
         return tuple(rows)
     if any(row.answer_start < 2 for row in rows):
-        raise FileFormatError("a question of one token has no token that another predicts: use tokens 'answer'")
+        raise FileFormatError(
+            "a question of one token has no token that another predicts", advice="use tokens 'answer'"
+        )
     return tuple(replace(row, tokens=row.tokens[: row.answer_start], answer_start=1) for row in rows)
 
 

@@ -213,7 +213,8 @@ class _Follow(TrainerCallback):  # type: ignore[misc]
         if self.reached(before.loss):
             raise ParameterError(
                 f"the loss is {before.loss:.3g} nats per answer token before any step, and the ascent ends at "
-                f"{self.settings.bound:g}: raise stop_loss"
+                f"{self.settings.bound:g}",
+                advice="raise stop_loss",
             )
         if state.is_world_process_zero:
             write_measured(self.work.before, before)

@@ -29,13 +29,13 @@ def merge_moments(files: Sequence[str | Path], out: str | Path, *, overwrite: bo
     """
     place, opened = Path(out), [open_moments_file(path) for path in files]
     if len(opened) < 2:
-        raise ParameterError("there is nothing to merge: give at least two files of moments")
+        raise ParameterError("there is nothing to merge", advice="give at least two files of moments")
     for other in opened[1:]:
         _check_alike(opened[0], other)
     if place.suffix != ".safetensors":
-        raise OutputError(f"{place} is to be one file: give a name that ends in .safetensors")
+        raise OutputError(f"{place} is to be one file", advice="give a name that ends in .safetensors")
     if place.is_dir() or (place.exists() and not overwrite):
-        raise OutputError(f"{place} exists: choose another name, or pass --overwrite to replace it")
+        raise OutputError(f"{place} exists", advice="choose another name, or pass --overwrite to replace it")
     record, sizes = _record(opened), opened[0].sizes
     manifest = _manifest(opened, record)
     key = hashlib.sha256(repr([file.header.header_hash for file in opened]).encode()).hexdigest()

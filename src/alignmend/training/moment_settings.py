@@ -30,7 +30,9 @@ class MomentSettings:
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
         if self.positions not in get_args(Positions):
-            raise ParameterError(f"positions is {self.positions!r}: choose from {', '.join(get_args(Positions))}")
+            raise ParameterError(
+                f"positions is {self.positions!r}", advice=f"choose from {', '.join(get_args(Positions))}"
+            )
         for name in ("own_tokens", "batch_size", "layers_at_once"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ParameterError(f"{name} is {value}: it must be at least 1")

@@ -41,8 +41,10 @@ def read_texts(paths: Mapping[TextKind, Path], *, aligned: bool, own: bool) -> F
             continue
         where = f"{file.path}, line {lacking[0].line}: {len(lacking)} {kind} prompts have no answer"
         if kind == "harmful":
-            raise ParameterError(f"{where}: give refusals, or --aligned MODEL, whose answers are taken")
-        raise ParameterError(f"{where}: give answers, or --own-answers to take those that the model gives itself")
+            raise ParameterError(f"{where}", advice="give refusals, or --aligned MODEL, whose answers are taken")
+        raise ParameterError(
+            f"{where}", advice="give answers, or --own-answers to take those that the model gives itself"
+        )
     return found
 
 

@@ -81,7 +81,7 @@ def write_moments(
     given = {"harmful": harmful, "harmless": harmless, "borderline": borderline}
     paths: dict[TextKind, Path] = {kind: Path(path) for kind, path in given.items() if path is not None}  # type: ignore[misc]
     if not paths:
-        raise ParameterError("there are no texts: give files of harmful, harmless or borderline ones")
+        raise ParameterError("there are no texts", advice="give files of harmful, harmless or borderline ones")
     opened, refusing = open_model(model, adapter, base), None if aligned is None else open_model(aligned, None)
     files = read_texts(paths, aligned=refusing is not None, own=use_own_answers or not chosen.answer_limit)
     refuse_own_input(place, [opened, *([refusing] if refusing is not None else [])], list(paths.values()))
@@ -89,10 +89,10 @@ def write_moments(
     if resume and place.is_file() and run_of(place) == run.key:
         return _read(place)
     if place.suffix != ".safetensors":
-        raise OutputError(f"{place} is to be one file: give a name that ends in .safetensors")
+        raise OutputError(f"{place} is to be one file", advice="give a name that ends in .safetensors")
     with no_empty_folders(place.absolute().parent):
         if place.is_dir() or (place.exists() and not overwrite):
-            raise OutputError(f"{place} exists: choose another name, or pass --overwrite to replace it")
+            raise OutputError(f"{place} exists", advice="choose another name, or pass --overwrite to replace it")
         hidden = place.with_name(f".{place.name}.moments")
         with staging(hidden, key=run.key, resume=resume) as stage, quiet():
             run.write(stage)

@@ -68,12 +68,12 @@ def open_model(model: str | Path, adapter: str | Path | None, base: str | Path |
     if (is_delta := is_delta_folder(Path(model))) or is_adapter_folder(Path(model)):
         if adapter is not None:
             already = "a stored delta" if is_delta else "an adapter already"
-            raise ParameterError(f"{model} is {already}: give the model that both are for, and one adapter")
+            raise ParameterError(f"{model} is {already}", advice="give the model that both are for, and one adapter")
         named = open_delta_folder(model).target.location if is_delta else open_adapter_folder(model).base
         adapter = model
         model = base if base is not None else (named or "")
         if not model:
-            raise ParameterError(f"{adapter} does not name its base model: give it as base")
+            raise ParameterError(f"{adapter} does not name its base model", advice="give it as base")
     return OpenedModel(open_checkpoint_folder(model), None if adapter is None else str(adapter))
 
 
@@ -85,7 +85,7 @@ def refuse_own_input(out: Path, models: Sequence[OpenedModel], files: Sequence[P
         paths += [Path(model.adapter)] if model.adapter is not None else []
     place = out.resolve()
     if any(path.resolve() == place or place in path.resolve().parents for path in paths):
-        raise OutputError(f"{out} holds a model or the pairs, which would be replaced: write to another place")
+        raise OutputError(f"{out} holds a model or the pairs, which would be replaced", advice="write to another place")
 
 
 @contextmanager

@@ -76,16 +76,18 @@ def read_pairs(path: Path, *, safe: bool = False, answered: bool = True) -> Pair
         raw = path.read_bytes()
         text = raw.decode("utf-8-sig")
     except OSError as error:
-        raise FileFormatError(f"{path} cannot be read ({error.strerror}): give a JSONL file of pairs") from None
+        raise FileFormatError(
+            f"{path} cannot be read ({error.strerror})", advice="give a JSONL file of pairs"
+        ) from None
     except UnicodeDecodeError as error:
-        raise FileFormatError(f"{path} is not UTF-8 (byte {error.start}): save the file as UTF-8") from None
+        raise FileFormatError(f"{path} is not UTF-8 (byte {error.start})", advice="save the file as UTF-8") from None
     rows = [(row, number, f"{path}, line {number}") for number, row in rows_of(path, text)]
     pairs = tuple(_pair(*one, answered=answered) for one in rows if is_safe(one[0], one[2]) in (None, safe))
     if rows and not pairs:
         marked, wanted = ("unsafe", "safe") if safe else ("safe", "unsafe")
         raise FileFormatError(f"{path} marks all {len(rows)} answers as {marked} (is_safe): {wanted} ones are needed")
     if not pairs:
-        raise FileFormatError(f"{path} holds no pairs: {ADVICE}")
+        raise FileFormatError(f"{path} holds no pairs", advice=ADVICE)
     return PairsFile(path, pairs, hashlib.sha256(raw).hexdigest(), len(rows) - len(pairs))
 
 
@@ -96,9 +98,9 @@ def _pair(row: Row, number: int, where: str, *, answered: bool) -> TrainingPair:
     else:
         pair = _from_messages(row, number, where) if "messages" in row else _from_columns(row, number, where)
     if prompt is None and not pair.response.strip():
-        raise FileFormatError(f"{where}: the response is blank: fill it in, or remove the line")
+        raise FileFormatError(f"{where}: the response is blank", advice="fill it in, or remove the line")
     if not pair.context[-1].content.strip():
-        raise FileFormatError(f"{where}: the prompt is blank: fill it in, or remove the line")
+        raise FileFormatError(f"{where}: the prompt is blank", advice="fill it in, or remove the line")
     return replace(pair, finished=_is_finished(row, where))
 
 
@@ -120,7 +122,7 @@ def _from_messages(row: Row, number: int, where: str) -> TrainingPair:
     except ValidationError as error:
         first = error.errors()[0]
         at = ".".join(map(str, first["loc"]))
-        raise FileFormatError(f"{where}: {at}: {first['msg']}: {ADVICE}") from None
+        raise FileFormatError(f"{where}: {at}: {first['msg']}", advice=ADVICE) from None
     if [turn.role for turn in turns[-2:]] != ["user", "assistant"]:
         ending = " and ".join(turn.role for turn in turns[-2:])
         raise FileFormatError(f"{where}: messages end with {ending}: they must end with user and assistant")

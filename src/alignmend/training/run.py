@@ -110,9 +110,13 @@ def check_places(outs: Iterable[Path], *, overwrite: bool = False) -> None:
 
 def _check_retain(settings: TrainSettings, retain: Path | None) -> None:
     if settings.objective == "ascent-retain" and retain is None:
-        raise ParameterError("objective ascent-retain needs pairs whose answers stay likely: give them as retain data")
+        raise ParameterError(
+            "objective ascent-retain needs pairs whose answers stay likely", advice="give them as retain data"
+        )
     if settings.objective != "ascent-retain" and retain is not None:
-        raise ParameterError(f"retain data are for objective ascent-retain: leave them out of {settings.objective}")
+        raise ParameterError(
+            "retain data are for objective ascent-retain", advice=f"leave them out of {settings.objective}"
+        )
 
 
 def _left_as_it_is(out: Path, done: Manifest, work: Working) -> Trained:
@@ -196,7 +200,9 @@ def _refuse_own_input(job: _Job) -> None:
     inputs = [job.base.path.resolve(), job.file.path.resolve()]
     inputs += [] if job.retain is None else [job.retain.path.resolve()]
     if any(path == out or out in path.parents for path in inputs):
-        raise OutputError(f"{job.out} holds the model or the pairs, which would be replaced: write to another folder")
+        raise OutputError(
+            f"{job.out} holds the model or the pairs, which would be replaced", advice="write to another folder"
+        )
 
 
 def _key(job: _Job) -> str:

@@ -48,7 +48,7 @@ def check_place(out: Path, *, overwrite: bool) -> None:
     """Raise `OutputError` where `out` is taken: a file ends in `.safetensors`, anything else is a folder."""
     if is_file(out):
         if out.is_dir() or (os.path.lexists(out) and not overwrite):
-            raise OutputError(f"{out} exists: choose another name, or pass --overwrite to replace it")
+            raise OutputError(f"{out} exists", advice="choose another name, or pass --overwrite to replace it")
         return
     with staging(out, key="scores", overwrite=overwrite) as stage:
         stage.discard()

@@ -42,15 +42,15 @@ class ScoreSettings:
         """Refuse what cannot be meant."""
         for name, choices in _CHOICES.items():
             if (value := getattr(self, name)) not in get_args(choices):
-                raise ParameterError(f"{name} is {value!r}: choose from {', '.join(get_args(choices))}")
+                raise ParameterError(f"{name} is {value!r}", advice=f"choose from {', '.join(get_args(choices))}")
         for name in ("samples", "batch_size", "layers_at_once"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ParameterError(f"{name} is {value}: it must be at least 1")
         if self.max_length < 2:
             raise ParameterError(f"max_length is {self.max_length}: a row has at least 2 tokens")
         if unknown := [kind for kind in self.kinds if kind not in KINDS]:
-            raise ParameterError(f"unknown kind {unknown[0]!r}: choose from {', '.join(KINDS)}")
+            raise ParameterError(f"unknown kind {unknown[0]!r}", advice=f"choose from {', '.join(KINDS)}")
         if self.method == "wanda" and (self.kinds or self.order != "absolute-then-mean"):
             raise ParameterError(
-                "wanda scores the matrices of linear layers by their inputs: leave out kinds and order"
+                "wanda scores the matrices of linear layers by their inputs", advice="leave out kinds and order"
             )

@@ -118,7 +118,9 @@ def _inputs(model: str | Path, adapter: str | Path | None, base: str | Path | No
     before = None if base is None else open_checkpoint_folder(base)
     if settings.weights != "patched" and before is None:
         if opened.adapter is None:
-            raise ParameterError(f"weights {settings.weights!r} need the model before patching: give it as base")
+            raise ParameterError(
+                f"weights {settings.weights!r} need the model before patching", advice="give it as base"
+            )
         before = opened.folder
     return _Inputs(opened, before if settings.weights != "patched" else None)
 

@@ -59,19 +59,19 @@ class TrainSettings:
         counts = ("lora_rank", "max_steps", "batch_size", "gradient_accumulation")
         for name in counts:
             if (value := getattr(self, name)) is not None and value < 1:
-                raise ParameterError(f"{name} is {value}: it must be at least 1")
+                raise ParameterError(f"is {value}: it must be at least 1", option=name)
         for name in ("learning_rate", "epochs", "clip", "stop_loss", "retain_weight", "beta"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
-                raise ParameterError(f"{name} is {value}: it must be a number above 0")
+                raise ParameterError(f"is {value}: it must be a number above 0", option=name)
         if self.max_length < 2:
-            raise ParameterError(f"max_length is {self.max_length}: a row has at least 2 tokens")
+            raise ParameterError(f"is {self.max_length}: a row has at least 2 tokens", option="max_length")
         if self.stop_loss is not None and self.objective == "descent":
-            raise ParameterError("stop_loss bounds an ascent: leave it out of a descent")
+            raise ParameterError("bounds an ascent", advice="leave it out of a descent", option="stop_loss")
         if self.lora_targets and self.lora_rank is None:
-            raise ParameterError("lora_targets need a lora_rank: full training changes every weight")
+            raise ParameterError("need a lora_rank: full training changes every weight", option="lora_targets")
         if self.dtype != "float32" and self.lora_rank is not None:
-            raise ParameterError(f"dtype {self.dtype} is for checkpoints: an adapter is written in float32")
+            raise ParameterError(f"{self.dtype} is for checkpoints: an adapter is written in float32", option="dtype")
 
     @property
     def rate(self) -> float:

@@ -80,7 +80,7 @@ def held(work: Working, *, key: str, resume: bool) -> Iterator[None]:
         work.path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(work.path / _LOCK, os.O_RDWR | os.O_CREAT)
     except OSError as error:
-        raise OutputError(f"{work.path} cannot be written ({error.strerror}): choose another place") from None
+        raise OutputError(f"{work.path} cannot be written ({error.strerror})", advice="choose another place") from None
     try:
         _lock(descriptor, work)
         _prepare(work, key, resume)
@@ -97,10 +97,12 @@ def _lock(descriptor: int, work: Working) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise OutputError(f"another run is training in {work.path}: wait for it, or choose another folder") from None
+        raise OutputError(
+            f"another run is training in {work.path}", advice="wait for it, or choose another folder"
+        ) from None
     lock = work.path / _LOCK
     if not lock.exists() or not os.path.samestat(os.fstat(descriptor), lock.stat()):
-        raise OutputError(f"another run has just ended in {work.path}: run again")
+        raise OutputError(f"another run has just ended in {work.path}", advice="run again")
 
 
 def _prepare(work: Working, key: str, resume: bool) -> None:
@@ -108,8 +110,8 @@ def _prepare(work: Working, key: str, resume: bool) -> None:
     before = noted.read_text(encoding="utf-8") if noted.is_file() else None
     if resume and before not in (None, key):
         raise OutputError(
-            f"the unfinished run in {work.path} has another model, other pairs or other options: "
-            "run again without --resume to begin anew"
+            f"the unfinished run in {work.path} has another model, other pairs or other options",
+            advice="run again without --resume to begin anew",
         )
     if not (resume and before == key):
         noted.unlink(missing_ok=True)  # first, since without it the rest is nobody's

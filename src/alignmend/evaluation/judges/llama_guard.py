@@ -48,8 +48,8 @@ class LlamaGuardJudge(ClassifierJudge):
         template = getattr(self.tokenizer, "chat_template", None)
         if not isinstance(template, str):
             raise RecipeError(
-                f"{self._path}: the tokenizer has no chat template, and Llama Guard's policy is written there; "
-                "take a folder with chat_template.jinja or tokenizer_config.json of the published model"
+                f"{self._path}: the tokenizer has no chat template, and Llama Guard's policy is written there;",
+                advice="take a folder with chat_template.jinja or tokenizer_config.json of the published model",
             )
         return template
 

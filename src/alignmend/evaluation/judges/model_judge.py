@@ -196,7 +196,8 @@ class ModelJudge(ABC):
             example = _evidence(replies[0])[:_SHOWN_CHARACTERS]
             raise RecipeError(
                 f"judge {self.name!r} ({self.asks}) could read none of {len(replies)} replies, such as {example!r}: "
-                "this is no rate; check that the model is the one that this judge is made for"
+                "this is no rate;",
+                advice="check that the model is the one that this judge is made for",
             )
 
 
@@ -207,7 +208,7 @@ def _evidence(reply: Reply) -> str:
 def needs_endpoint(name: str, options: JudgeOptions) -> str:
     """The endpoint's address, or the one error where none is given."""
     if options.endpoint is None:
-        raise RecipeError(f"judge {name!r} asks a model: give --judge-endpoint URL (and --judge-model)")
+        raise RecipeError(f"judge {name!r} asks a model", advice="give --judge-endpoint URL (and --judge-model)")
     return options.endpoint
 
 
@@ -215,7 +216,7 @@ def needs_model(name: str, options: JudgeOptions, example: str) -> str:
     """The model to load, or the one error where none is given."""
     if options.model is None:
         raise RecipeError(
-            f"judge {name!r} runs a model in this process: give --judge-model with a folder or hub id, "
-            f"for example {example}"
+            f"judge {name!r} runs a model in this process",
+            advice=f"give --judge-model with a folder or hub id, for example {example}",
         )
     return options.model

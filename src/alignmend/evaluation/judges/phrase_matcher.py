@@ -188,6 +188,8 @@ def spellings(
     if not parts:
         raise RecipeError(f"phrase {phrase!r} has no words")
     if (count := prod(map(len, parts))) > _MOST_SPELLINGS:
-        raise RecipeError(f"phrase {phrase!r} stands for {count:,} phrases, above {_MOST_SPELLINGS:,}; use fewer words")
+        raise RecipeError(
+            f"phrase {phrase!r} stands for {count:,} phrases, above {_MOST_SPELLINGS:,};", advice="use fewer words"
+        )
     for choice in product(*parts):
         yield tuple(token for part in choice for token in part)

@@ -136,7 +136,9 @@ def _load(point: EntryPoint) -> JudgeFactory:
         factory: JudgeFactory = point.load()
     except Exception as error:
         where = f"{point.name!r} ({point.value})"
-        raise RecipeError(f"the installed judge {where} cannot be loaded: {error}; update or remove it") from error
+        raise RecipeError(
+            f"the installed judge {where} cannot be loaded: {error};", advice="update or remove it"
+        ) from error
     return factory
 
 
@@ -186,4 +188,4 @@ def get_judge(name: str, options: JudgeOptions = NO_OPTIONS) -> Judge:
     names = list_judges()
     near = difflib.get_close_matches(name, names, n=1)
     advice = f"did you mean {near[0]!r}?" if near else f"known judges: {', '.join(names)}"
-    raise RecipeError(f"unknown judge {name!r}; {advice}")
+    raise RecipeError(f"unknown judge {name!r};", advice=advice)

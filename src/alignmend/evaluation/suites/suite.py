@@ -69,7 +69,9 @@ class Suite:
             raise RecipeError(f"suite {self.name!r} has no prompts")
         repeated = [identifier for identifier, count in Counter(p.id for p in self.prompts).items() if count > 1]
         if repeated:
-            raise RecipeError(f"suite {self.name!r} uses id {repeated[0]!r} more than once; make the ids unique")
+            raise RecipeError(
+                f"suite {self.name!r} uses id {repeated[0]!r} more than once;", advice="make the ids unique"
+            )
 
     @property
     def content_hash(self) -> str:
@@ -85,7 +87,9 @@ class Suite:
         Every category gets its share, rounded so that the shares add up to `n`.
         """
         if n < 1:
-            raise ParameterError(f"a sample of {n} prompts of suite {self.name!r} was asked for; ask for 1 or more")
+            raise ParameterError(
+                f"a sample of {n} prompts of suite {self.name!r} was asked for;", advice="ask for 1 or more"
+            )
         if n >= len(self.prompts):
             return self
         by_category: dict[str | None, list[int]] = defaultdict(list)

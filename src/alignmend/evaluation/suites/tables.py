@@ -51,7 +51,7 @@ def _read(path: Path) -> bytes:
         content = path.read_bytes()
         return gzip.decompress(content) if path.name.endswith(".gz") else content
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise FileFormatError(f"{path}: not a whole gzip file ({error}); get it again") from error
+        raise FileFormatError(f"{path}: not a whole gzip file ({error});", advice="get it again") from error
     except OSError as error:
         raise FileFormatError(f"{path}: cannot be read ({error.strerror})") from error
 
@@ -61,7 +61,7 @@ def _decode(path: Path, content: bytes) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         where = f"{path}: not UTF-8 (byte {error.object[error.start]:#04x} at offset {error.start})"
-        raise FileFormatError(f"{where}; save the file as UTF-8") from error
+        raise FileFormatError(f"{where};", advice="save the file as UTF-8") from error
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
@@ -139,15 +139,17 @@ def _records(path: Path, reader: Any) -> Iterator[tuple[str, list[str]]]:
                 yield f"line {reader.line_num}", record
     except csv.Error as error:
         where = f"{path}, line {reader.line_num}"
-        raise FileFormatError(f"{where}: broken quoting ({error}); double the quotes inside quoted fields") from error
+        raise FileFormatError(
+            f"{where}: broken quoting ({error});", advice="double the quotes inside quoted fields"
+        ) from error
 
 
 def _fields(path: Path, place: str, header: list[str], record: list[str]) -> Row:
     if len(record) != len(header):
         columns = ", ".join(map(repr, header))
         raise FileFormatError(
-            f"{path}, {place}: {len(record)} fields, but the header has {len(header)} ({columns}); "
-            "quote fields with commas or line ends in them"
+            f"{path}, {place}: {len(record)} fields, but the header has {len(header)} ({columns});",
+            advice="quote fields with commas or line ends in them",
         )
     return dict(zip(header, record, strict=True))
 
@@ -160,7 +162,9 @@ def _parquet_rows(path: Path, content: bytes) -> list[Placed]:
     try:
         rows = parquet.read_table(arrow.BufferReader(content)).to_pylist()
     except UnicodeDecodeError as error:
-        raise FileFormatError(f"{path}: a text in it is not UTF-8 ({error.reason}); write it anew as UTF-8") from error
+        raise FileFormatError(
+            f"{path}: a text in it is not UTF-8 ({error.reason});", advice="write it anew as UTF-8"
+        ) from error
     except (arrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise FileFormatError(f"{path}: not Parquet ({error})") from error
     return [(f"row {number}", row) for number, row in enumerate(rows, 1)]

@@ -62,7 +62,8 @@ class Comparison:
             if expected.shape != found.shape:
                 raise MismatchError(
                     f"the reference has {expected.shape[-1]} tokens and the model {found.shape[-1]}: their next-token "
-                    "distributions cannot be compared; use a reference with the same vocabulary"
+                    "distributions cannot be compared;",
+                    advice="use a reference with the same vocabulary",
                 )
             expected = expected.to(found.device)
             pairs = zip(expected, found, strict=True)

@@ -79,4 +79,6 @@ def check_length(model: Any, length: int, what: str) -> None:
     """`RecipeError` where `length` tokens are more than the model has positions."""
     limit = getattr(model.config, "max_position_embeddings", None)
     if isinstance(limit, int) and length > limit:
-        raise RecipeError(f"{what} has {length} tokens and the model {limit} positions: shorten it or leave it out")
+        raise RecipeError(
+            f"{what} has {length} tokens and the model {limit} positions", advice="shorten it or leave it out"
+        )

@@ -104,7 +104,7 @@ def run_program(program: str, tests: str, limits: Limits | None = None, *, unsaf
     lines, status = said.splitlines(), running.process.returncode
     if lines[:1] != [_READY]:
         raise SandboxError(
-            f"a program could not be started in the sandbox (status {status}): free memory and run again"
+            f"a program could not be started in the sandbox (status {status})", advice="free memory and run again"
         )
     return _outcome(lines[1:], ended, token, status)
 
