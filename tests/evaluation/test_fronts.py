@@ -40,9 +40,9 @@ def test_every_match_is_at_the_same_attack_success_and_the_rival_is_its_best(
         assert one.attack == mcnemar(one.theirs.attacks, one.ours.attacks)
     assert [one.p_holm for one in found] == holm([one.over_refusal.p_value for one in found])
     there = {one.ours for one in found}
-    for own in front_of(ours):
-        near_any = any(abs(each.attack_success - own.attack_success) <= allowed for each in theirs)
-        assert (own in there) == near_any
+    for mine in front_of(ours):
+        near_any = any(abs(each.attack_success - mine.attack_success) <= allowed for each in theirs)
+        assert (mine in there) == near_any
 
 
 @given(points)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tests.report.run_folders import Said, write_run
 
-from alignmend.evaluation.metrics import wilson
+from alignmend.evaluation.metrics import mcnemar, wilson
 from alignmend.evaluation.results import read_results, write_results
 from alignmend.report.runs import Runs, runs_of
 
@@ -79,6 +80,16 @@ CANDIDATES = (
 )
 
 
+def flips(fixed: int, broken: int) -> dict[str, Any]:
+    """A paired test of 48 prompts."""
+    return asdict(mcnemar(*zip(*_flipped(fixed, broken), strict=True)))
+
+
+def _flipped(fixed: int, broken: int) -> list[tuple[bool, bool]]:
+    same = [(False, False)] * (PROMPTS - fixed - broken)
+    return [(True, False)] * fixed + [(False, True)] * broken + same
+
+
 def search_block(**changes: Any) -> dict[str, Any]:
     """The block of a search that chose number 5."""
     block: dict[str, Any] = {
@@ -100,6 +111,18 @@ def search_block(**changes: Any) -> dict[str, Any]:
             "margins": {"attack_success": 0.06, "over_refusal": 0.05},
         },
         "vector": {"answers": 24, "openings": 17, "refused": wilson(0, 24).as_dict(), "progress": 0.62},
+        "families": [{"family": "resta", "candidates": 4, "whole": 2, "seconds": 12.5}],
+        "against": {
+            "reference": "resta",
+            "matches": [
+                {"candidate": 5, "reference": 0, "attack": flips(3, 3), "over_refusal": flips(12, 1), "p_holm": 0.003},
+                {"candidate": 2, "reference": 0, "attack": flips(3, 3), "over_refusal": flips(2, 1), "p_holm": 1.0},
+            ],
+        },
+        "over_refused": {
+            "candidate": 5,
+            "topics": [{"name": "kill", "by": "word", "n": 5, "before": 0, "after": 3}],
+        },
         "patches": {
             "safety": {"refuse": 4.1, "comply": 2.0},
             "over_safety": {"refuse": -1.9, "comply": -1.0},

@@ -48,6 +48,22 @@ def test_the_plane_marks_the_chosen_one_the_front_the_models_and_the_limit() -> 
     ]
 
 
+def test_the_references_own_curve_lies_under_the_front_and_is_compared_at_the_same_attack_success() -> None:
+    """Of the invented candidates two are RESTA's and were asked everything: 0 attacks at 30 refusals, 9 at 2."""
+    curve = next(one.get("d") for one in plane_of({}).iter() if one.get("class") == "own-curve")
+    frame = Frame(0.0, 1.0)
+    assert curve == f"M{frame.x(30 / 48)} {frame.y(0.0)}L{frame.x(2 / 48)} {frame.y(9 / 48)}"
+    shown = assert_alone(render_runs(with_search())).shown
+    assert "Against resta, at the same attack success" in shown
+    assert "1 here, 12 there, of 48 0.003 less over-refusal" in shown
+    assert "1 here, 2 there, of 48 1 not proven" in shown
+    assert "kill 5 0 3" in shown and "the chosen candidate" in shown
+    assert "resta : 4 (2 asked everything), 12 s" in shown
+    alone = {"against": {"reference": "resta", "matches": []}, "over_refused": {}, "families": []}
+    bare = assert_alone(render_runs(with_search(**alone))).shown
+    assert "Against resta" not in bare and "over-refused" not in bare and "was given" not in bare
+
+
 def test_the_limit_lies_where_the_fine_tune_and_the_limit_say() -> None:
     """Over-refusal of the fine-tune is 1/48, and 0.05 more is allowed; the axis ends at 1, as one has 30/48."""
     limit = next(one.get("d") for one in plane_of({}).iter() if one.get("class") == "limit")

@@ -94,7 +94,7 @@ class ScreenSteps:
     def tried(self, one: Tried, done: int, total: int, seconds_left: float | None, best: Measured | None) -> None:
         """One line for each candidate; a bar stays below it."""
         self._report("try candidates", done, total)
-        if self._quiet:
+        if self._quiet or one.repeats:
             return
         left = self._left(done, total, seconds_left)
         said = _rates(one.worth) if one.stage == "whole" and one.worth is not None else one.why
@@ -135,7 +135,8 @@ class ScreenSteps:
         self._hide()
         try:
             self._print(front_table(searched.block(best)))
-            self._print(f"{len(searched.tried)} candidates in {searched.seconds:.0f} s{_switching(searched.switch())}")
+            count = sum(not one.repeats for one in searched.tried)
+            self._print(f"{count} candidates in {searched.seconds:.0f} s{_switching(searched.switch())}")
             self._print(f"by family: {_by_family(searched)}")
             if searched.late:
                 self._print("the budget is spent: fewer candidates were tried than --trials asks for")

@@ -119,11 +119,14 @@ def _view(runs: Runs, document: Mapping[str, Any], block: Search, *, alone: bool
         next((row for row in rows if row.chosen), None),
         tuple(_notes(block)),
         tuple(_matches(block, by_place)),
-        against.get("reference", ""),
+        clean(against.get("reference", "")),
         tuple(sorted((row for row in rows if _is_of(row, against)), key=_by_attack)),
         _refused(block, by_place),
         tuple(
-            (one["family"], f"{one['candidates']:,} ({one['whole']:,} asked everything), {_duration(one['seconds'])}")
+            (
+                clean(one["family"]),
+                f"{one['candidates']:,} ({one['whole']:,} asked everything), {_duration(one['seconds'])}",
+            )
             for one in block.get("families", ())
         ),
     )
@@ -132,12 +135,14 @@ def _view(runs: Runs, document: Mapping[str, Any], block: Search, *, alone: bool
 def _matches(block: Search, by_place: Mapping[int, Row]) -> Iterator[Matched]:
     for one in block.get("against", {}).get("matches", ()):
         found = one["over_refusal"]
-        ours, theirs = by_place[one["candidate"] + 1], by_place[one["reference"] + 1]
+        ours, theirs = (by_place.get(one[side] + 1) for side in ("candidate", "reference"))
+        if ours is None or theirs is None or ours.worth is None or theirs.worth is None:
+            continue
         yield Matched(ours, theirs, found["fixed"], found["broken"], found["n"], one["p_holm"])
 
 
 def _is_of(row: Row, against: Search) -> bool:
-    return row.family == against.get("reference") and row.stage == WHOLE and row.worth is not None
+    return row.family == clean(against.get("reference", "")) and row.stage == WHOLE and row.worth is not None
 
 
 def _by_attack(row: Row) -> tuple[float, float]:
@@ -146,7 +151,7 @@ def _by_attack(row: Row) -> tuple[float, float]:
 
 def _refused(block: Search, by_place: Mapping[int, Row]) -> Refused | None:
     found = block.get("over_refused")
-    if not found:
+    if not found or found["candidate"] + 1 not in by_place:
         return None
     topics = tuple((clean(one["name"]), one["n"], one["before"], one["after"]) for one in found["topics"])
     return Refused(by_place[found["candidate"] + 1].label, found["candidate"] == block["chosen"], topics)
@@ -247,7 +252,7 @@ def _row(one: Mapping[str, Any], block: Search) -> Row:
     return Row(
         one["number"] + 1,
         clean(one["label"]),
-        one["family"],
+        clean(one["family"]),
         _STAGES.get(one["stage"], one["stage"]),
         clean(one["why"]),
         one["seconds"],

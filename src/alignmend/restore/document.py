@@ -18,7 +18,7 @@ from alignmend.restore.scoring import RATES, Worth
 from alignmend.restore.search import calibration
 from alignmend.restore.slopes import PatchSlopes
 from alignmend.restore.suites import Kind, Split, by_kind
-from alignmend.restore.trials import Tried
+from alignmend.restore.trials import Tried, enough
 
 REFERENCE = "resta"
 """The family that all others are held against."""
@@ -48,7 +48,7 @@ class Searched:
     @property
     def unfinished(self) -> bool:
         """Whether the time or a person ended the search."""
-        return len(self.tried) < self.request.trials
+        return not enough(self.tried, self.request.trials)
 
     @property
     def late(self) -> bool:
@@ -111,7 +111,8 @@ class Searched:
         keys, kinds = self.base.asked, by_kind(self.split.search)
         points: dict[bool, list[Point]] = {True: [], False: []}
         for one in self.tried:
-            if one.measured and (point := point_of(str(one.number), one.outcomes, keys, kinds)) is not None:
+            point = point_of(str(one.number), one.outcomes, keys, kinds)
+            if one.measured and point is not None and not one.repeats:
                 points[one.candidate.family == REFERENCE].append(point)
         return matched(points[False], points[True])
 
@@ -120,8 +121,8 @@ class Searched:
         return [
             {
                 "family": name,
-                "candidates": len(own),
-                "whole": sum(one.stage == "whole" for one in own),
+                "candidates": sum(not one.repeats for one in own),
+                "whole": sum(one.stage == "whole" and not one.repeats for one in own),
                 "seconds": round(sum(one.seconds for one in own), 2),
             }
             for name in self.choice.families
@@ -145,7 +146,7 @@ class Searched:
             "prompts": {kind: self.split.count(kind) for kind in _KINDS},
             "finetuned": worth_block(self.base.worth),
             **({} if self.base.aligned is None else {"aligned": worth_block(self.base.aligned)}),
-            "candidates": [self._row(one, one.number in best) for one in self.tried],
+            "candidates": [self._row(one, one.number in best) for one in self.tried if not one.repeats],
             "chosen": None if chosen is None else chosen.number,
             "left_out": [asdict(one) for one in self.choice.left_out],
             "switch": self.switch(),

@@ -24,7 +24,7 @@ from alignmend.restore.outcomes import encoded
 from alignmend.restore.request import Request
 from alignmend.restore.scoring import Worth
 from alignmend.restore.screening import FIRST_ASKED, Calibration, calibrate
-from alignmend.restore.trials import Stage, Trials, Tried
+from alignmend.restore.trials import SAME, Stage, Trials, Tried, enough
 
 if TYPE_CHECKING:
     from alignmend.activations.pairs import ContrastPair
@@ -77,7 +77,7 @@ class Search:
     def run(self, watch: Watch) -> list[Measured]:
         """Every candidate that was measured whole."""
         with self._interrupts.caught():
-            while len(self.trials.tried()) < self.request.trials and not self._late():
+            while not enough(self.trials.tried(), self.request.trials) and not self._late():
                 try:
                     self._told(self._next(), watch)
                 except KeyboardInterrupt:
@@ -94,10 +94,10 @@ class Search:
         return self.deadline is not None and time.monotonic() >= self.deadline
 
     def _told(self, one: Tried, watch: Watch) -> None:
-        every = self.trials.tried()
+        done = sum(not each.repeats for each in self.trials.tried())
         left = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
         best = pick(self.measured(), self.request.limits, self.base.worth)
-        watch.tried(one, len(every), self.request.trials, left, best)
+        watch.tried(one, done, self.request.trials, left, best)
         self._note_screening(watch)
 
     def _note_screening(self, watch: Watch) -> None:
@@ -126,9 +126,7 @@ class Search:
 
     def _again(self, known: Tried, number: int) -> Tried:
         """The same candidate once more: what is known of it, for the sampler."""
-        return replace(
-            known, number=number, why=f"the same as candidate {known.number + 1}", seconds=0.0, switch_seconds=0.0
-        )
+        return replace(known, number=number, why=f"{SAME} {known.number + 1}", seconds=0.0, switch_seconds=0.0)
 
     def _try(self, number: int, candidate: Candidate) -> Tried:
         began = time.monotonic()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +28,7 @@ from alignmend.restore.screening import Prediction, Seen
 
 Stage = Literal["likelihood", "part", "whole", "failed"]
 SETTINGS = "settings.json"
+SAME = "the same as candidate"
 _RECORD, _OWNER, _NAME = "record", "owner", "restore"
 _STARTUP = 3
 """Trials before the sampler learns: fewer than the first candidates of any two families."""
@@ -94,6 +95,11 @@ class Tried:
         )
 
     @property
+    def repeats(self) -> bool:
+        """Whether it was drawn before: it cost nothing, and is no candidate of its own."""
+        return self.why.startswith(SAME)
+
+    @property
     def measured(self) -> Measured | None:
         """As the front takes it; `None` where it was not measured whole."""
         if self.stage != "whole" or self.worth is None:
@@ -107,6 +113,12 @@ class Tried:
             return None
         predicted, (attack, refusal, _) = self.predicted, self.worth.objectives
         return Seen((predicted.attack_success, predicted.over_refusal), (attack, refusal))
+
+
+def enough(tried: Sequence[Tried], wanted: int) -> bool:
+    """Whether so many candidates were tried; those that were drawn again do not count, unless they are as many."""
+    own = sum(not one.repeats for one in tried)
+    return own >= wanted or len(tried) - own >= wanted
 
 
 class Trials:
