@@ -26,6 +26,15 @@ def add_restore_options(parser: argparse.ArgumentParser) -> None:
     _search(parser.add_argument_group("search"))
     _output(parser.add_argument_group("output"))
     _training(parser.add_argument_group("training of what is missing"))
+    parser.add_argument(
+        "--log-to",
+        choices=("trackio", "wandb", "mlflow", "tensorboard"),
+        metavar="TRACKER",
+        help="tell trackio, wandb, mlflow or tensorboard the numbers when all is done: no prompts, answers or paths",
+    )
+    parser.add_argument(
+        "--log-project", default="alignmend", metavar="NAME", help="with --log-to: its project (default: alignmend)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="check, and stop there")
     parser.add_argument("--yes", action="store_true", help="write the best candidate without asking")
     parser.add_argument("--resume", action="store_true", help="go on with a restore that was stopped or killed")
