@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import shlex
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,12 @@ def _run(arguments: argparse.Namespace) -> int:
 
     if arguments.join and arguments.dry_run:
         raise ParameterError("--join helps a search that runs, --dry-run only looks", advice="leave one of them out")
+    if arguments.log_to is not None:
+        if arguments.join or arguments.dry_run:
+            raise ParameterError("--log-to tells of a restore that has ended", advice="leave --join and --dry-run out")
+        from alignmend.restore.trackers import check_tracker
+
+        check_tracker(arguments.log_to)
     request = request_of(arguments)
     steps = ScreenSteps(ask=not (arguments.yes or arguments.json), quiet=arguments.json)
     with steps:
@@ -55,11 +62,25 @@ def _run(arguments: argparse.Namespace) -> int:
         print(json.dumps(_machine(ended), sort_keys=True))
     else:
         _tell(ended, request.finetuned, steps, arguments.dry_run)
+    if arguments.log_to is not None:
+        _log(ended, arguments)
     if ended.how == "restored" and steps.asks and steps.said("chat with it now? [y/N] ") in ("y", "yes"):
         from alignmend.cli import main
 
         return main(["chat", str(ended.out), "--against", request.finetuned])
     return 1 if ended.how in _FAILED else 0
+
+
+def _log(ended: Ended, arguments: argparse.Namespace) -> None:
+    from alignmend.io.published import report_folder
+    from alignmend.restore.trackers import log_restore
+
+    if ended.how != "restored" or ended.document is None:
+        print(f"nothing was restored, so nothing was told to {arguments.log_to}", file=sys.stderr)
+        return
+    folder = report_folder(ended.out)
+    log_restore(arguments.log_to, ended.document, ended.out, project=arguments.log_project, folder=folder)
+    print(f"told {arguments.log_to}, project {arguments.log_project}", file=sys.stderr)
 
 
 def _joined(count: int | None) -> str:

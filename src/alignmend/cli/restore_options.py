@@ -43,6 +43,15 @@ def add_restore_options(parser: argparse.ArgumentParser) -> None:
     _add(search, Request, first="servable", last="servable")
     _add(parser.add_argument_group("output"), Request, first="as_adapter", last="overwrite")
     _add(parser.add_argument_group("training of what is missing"), TrainingOptions)
+    parser.add_argument(
+        "--log-to",
+        choices=("trackio", "wandb", "mlflow", "tensorboard"),
+        metavar="TRACKER",
+        help="tell trackio, wandb, mlflow or tensorboard the numbers when all is done: no prompts, answers or paths",
+    )
+    parser.add_argument(
+        "--log-project", default="alignmend", metavar="NAME", help="with --log-to: its project (default: alignmend)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="check, and stop there")
     parser.add_argument("--yes", action="store_true", help="write the best candidate without asking")
     _add(parser, Request, first="resume", last="resume")
