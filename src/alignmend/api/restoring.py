@@ -11,6 +11,7 @@ from alignmend.api.judges import Names, TagPairs, names_of, tags_of
 from alignmend.api.progress import Progress, Report, reporting
 from alignmend.api.shown import Shown
 from alignmend.evaluation.thinking import Thinking
+from alignmend.io.session import one_session
 from alignmend.restore.request import (
     Limits,
     OutputDtype,
@@ -229,7 +230,7 @@ def restore(
             TrainingOptions(lora_rank, learning_rate, epochs, train_batch_size, max_steps, max_length), seed
         ),
     )
-    with reporting(progress) as report:
+    with one_session(), reporting(progress) as report:
         steps = _Steps(report, choose)
         ended = run(request, steps, dry_run=dry_run)
     return RestoreResult(ended, steps.preflight)

@@ -135,7 +135,15 @@ def _main(argv: Sequence[str] | None) -> int:
     if arguments.command is None:
         top.print_help(sys.stderr)
         return 2
-    return guarded(lambda: arguments.run(arguments), arguments)
+    return guarded(lambda: _in_session(arguments), arguments)
+
+
+def _in_session(arguments: argparse.Namespace) -> int:
+    from alignmend.io.session import one_session
+
+    with one_session():
+        code: int = arguments.run(arguments)
+    return code
 
 
 def _print_versions() -> None:

@@ -37,9 +37,9 @@ from alignmend.io.adapter import low_rank_parts
 from alignmend.io.adapter_write import WEIGHTS_NAME, write_adapter_files
 from alignmend.io.copies import copy_files, tokenizer_of
 from alignmend.io.file_state import refuse_changed
-from alignmend.io.header import read_header
 from alignmend.io.manifest import Manifest
 from alignmend.io.published import note_base, published_base
+from alignmend.io.session import header_of
 from alignmend.io.staging import settle, staging
 
 _EXACT = "written as an adapter: the factors of all adapters concatenated, which is exact"
@@ -136,7 +136,7 @@ def _told(errors: Mapping[str, float]) -> str:
 
 
 def _dtypes(path: Path) -> set[str]:
-    return {entry.dtype for entry in read_header(path).entries.values()}
+    return {entry.dtype for entry in header_of(path).entries.values()}
 
 
 def _low_rank_terms(checkpoint: Checkpoint) -> tuple[AdapterDelta, ...]:

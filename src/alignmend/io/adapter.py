@@ -22,11 +22,12 @@ from alignmend.io.adapter_parts import (
 )
 from alignmend.io.adapter_resolve import resolve_part_names
 from alignmend.io.architecture import Architecture
-from alignmend.io.header import Header, read_header
+from alignmend.io.header import Header
 from alignmend.io.hub import find
 from alignmend.io.index import INDEX_NAME, SINGLE_NAME
 from alignmend.io.links import own_file
 from alignmend.io.published import noted_base
+from alignmend.io.session import header_of
 from alignmend.io.tensors import TensorEntry
 
 __all__ = [
@@ -84,7 +85,7 @@ def open_adapter_folder(location: str | Path, *, revision: str | None = None) ->
     """
     found = find(location, revision=revision)
     config, raw = read_adapter_config(found.path)
-    header = read_header(_weights_file(found.path))
+    header = header_of(_weights_file(found.path))
     return AdapterFolder(
         location=str(location),
         path=found.path,

@@ -9,9 +9,10 @@ from typing import Literal, NoReturn
 
 from alignmend.errors import FileFormatError, MismatchError
 from alignmend.io.folder import CheckpointFolder
-from alignmend.io.header import Header, read_header
+from alignmend.io.header import Header
 from alignmend.io.hub import find
 from alignmend.io.manifest import MANIFEST_NAME, Input, read_manifest
+from alignmend.io.session import header_of
 from alignmend.io.strict_json import shown
 from alignmend.io.tensors import ARITHMETIC_DTYPES, TensorEntry
 
@@ -70,7 +71,7 @@ def open_delta_folder(location: str | Path, *, revision: str | None = None) -> D
             f"{found.path / MANIFEST_NAME} does not say to what {DELTA_NAME} is to be added",
             advice="save the delta again",
         )
-    header = read_header(found.path / DELTA_NAME)
+    header = header_of(found.path / DELTA_NAME)
     parts = _dense(header) if said.form == "dense" else _sparse(header)
     return DeltaFolder(written, found.path, found.revision, said.form, parts, header, manifest.inputs[said.target])
 

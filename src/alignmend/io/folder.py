@@ -9,13 +9,14 @@ from pathlib import Path
 
 from alignmend.errors import FileFormatError, UnsupportedFormatError
 from alignmend.io.companions import find_companions, unrelated_links
-from alignmend.io.header import Header, read_header
+from alignmend.io.header import Header
 from alignmend.io.hub import find
 from alignmend.io.index import read_headers
 from alignmend.io.links import own_file
 from alignmend.io.quantized import refuse_quantized_config, refuse_quantized_tensors
 from alignmend.io.refusals import refuse_file, refuse_folder
 from alignmend.io.same_values import same_values
+from alignmend.io.session import header_of
 from alignmend.io.strict_json import JsonObject, read_object, shown
 from alignmend.io.tensors import TensorEntry
 
@@ -94,7 +95,7 @@ def _weights(path: Path, written: str) -> tuple[Path, tuple[Header, ...]]:
             raise FileFormatError(f"{written} is one shard of several", advice="give the folder that holds them all")
         if is_adapter_folder(path.parent) and path.name == "adapter_model.safetensors":
             refuse_folder(path.parent, written)
-        return path.parent, (read_header(path),)
+        return path.parent, (header_of(path),)
     headers = read_headers(path)
     if headers is None:
         refuse_folder(path, written)

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from alignmend.errors import FileFormatError
-from alignmend.io.header import MAX_HEADER_BYTES, MAX_NAME_LENGTH, Header, read_header
+from alignmend.io.header import MAX_HEADER_BYTES, MAX_NAME_LENGTH, Header
 from alignmend.io.links import own_file
 from alignmend.io.refusals import is_unfinished
+from alignmend.io.session import header_of
 from alignmend.io.strict_json import read_object, shown
 
 INDEX_NAME = "model.safetensors.index.json"
@@ -28,7 +29,7 @@ def read_headers(folder: Path) -> tuple[Header, ...] | None:
     if index.exists() or index.is_symlink():
         return _indexed(folder, index, single)
     if single.exists() or single.is_symlink():
-        return (read_header(own_file(folder, single)),)
+        return (header_of(own_file(folder, single)),)
     return None
 
 
@@ -81,7 +82,7 @@ def _shard(folder: Path, index: Path, shard: str) -> Header:
     if not path.exists():
         cause = "its download is unfinished" if is_unfinished(folder) else "the download or copy is incomplete"
         raise FileFormatError(f"{index} lists {shard}, which is missing: {cause};", advice="fetch that file")
-    return read_header(own_file(folder, path))
+    return header_of(own_file(folder, path))
 
 
 def _check_map(index: Path, weight_map: dict[str, str], headers: Iterable[Header]) -> None:

@@ -10,7 +10,8 @@ from typing import Annotated, Literal, NoReturn, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from alignmend.errors import FileFormatError
-from alignmend.io.header import Header, read_header
+from alignmend.io.header import Header
+from alignmend.io.session import header_of
 from alignmend.io.strict_json import shown
 from alignmend.io.tensors import TensorEntry
 
@@ -102,7 +103,7 @@ def tensor_name(kind: TextKind, site: str) -> str:
 
 def open_moments_file(location: str | Path) -> MomentsFile:
     """Open what `alignmend moments` wrote; raises `FileFormatError` for what is missing, truncated or damaged."""
-    header = read_header(Path(location))
+    header = header_of(Path(location))
     text = header.metadata.get(METADATA_KEY)
     if text is None:
         raise FileFormatError(f"{location} holds no input moments", advice="give a file that  alignmend moments  wrote")

@@ -17,11 +17,11 @@ from typing import Any
 
 from alignmend.errors import AlignmendError
 from alignmend.io.atomic import replace_bytes
-from alignmend.io.header import read_header
 from alignmend.io.hub import find, is_hub_id
 from alignmend.io.identity import sha256_of
 from alignmend.io.manifest import Manifest
 from alignmend.io.private import is_private
+from alignmend.io.session import header_of
 
 HASHED = "sha256:"
 """How a location begins that is told by a hash."""
@@ -175,7 +175,7 @@ def digest_of(written: str) -> str:
 
 def _sampled(file: Path) -> bytes:
     """Headers are alike for every fine-tune of one model, so some weights are looked at too."""
-    header = read_header(file)
+    header = header_of(file)
     digest = hashlib.sha256(f"{header.header_hash} {header.size}".encode())
     with file.open("rb") as opened:
         for sample in range(_SAMPLES):

@@ -265,9 +265,18 @@ class Built:
 
 def open_models(recipe: Recipe, folder: Path) -> Mapping[str, Checkpoint]:
     """A recipe's models by role. Headers only."""
-    operands = Operands(folder, _flat(recipe.models))
     arguments = get_method(recipe.method).arguments
-    return {role: operands.open(role) for role in operands.references if not _is_file(arguments, role)}
+    references = _flat(recipe.models)
+    models = [role for role in references if not _is_file(arguments, role)]
+    return open_references(references, folder, models)
+
+
+def open_references(
+    references: Mapping[str, ModelReference], folder: Path = Path(), roles: Sequence[str] | None = None
+) -> Mapping[str, Checkpoint]:
+    """Models by role, of `roles` or all; an adapter may name another role as its base. Headers only."""
+    operands = Operands(folder, dict(references))
+    return {role: operands.open(role) for role in (references if roles is None else roles)}
 
 
 def _is_file(arguments: Mapping[str, Argument], role: str) -> bool:

@@ -9,8 +9,8 @@ from typing import Any
 
 from alignmend.algebra.values import Checkpoint
 from alignmend.errors import MismatchError
-from alignmend.recipes.build import open_models
-from alignmend.recipes.schema import ModelReference, Recipe
+from alignmend.recipes.build import open_references
+from alignmend.recipes.schema import ModelReference
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def open_all(finetuned: str, aligned: str, unaligned: str | None) -> Opened:
     """Open the models by folder or hub id; raises what opening raises, before any weight is read."""
     named = {"finetuned": finetuned, "aligned": aligned} | ({} if unaligned is None else {"unaligned": unaligned})
     plain = {role: ModelReference(path=_absolute(path)) for role, path in named.items()}
-    found = _open(plain)
+    found = open_references(plain)
     bases = {role: one.change is not None for role, one in found.items()}
     references = {
         role: one.model_copy(update={"base": "aligned"}) if bases[role] and role != "aligned" else one
@@ -64,18 +64,13 @@ def open_all(finetuned: str, aligned: str, unaligned: str | None) -> Opened:
         raise MismatchError(
             f"--aligned {aligned} is an adapter", advice="give the whole model that the fine-tune began at"
         )
-    found = _open(references)
+    found = open_references(references)
     return Opened(references, found["finetuned"], found["aligned"], _layers(found["aligned"].root.folder.config))
 
 
 def _absolute(written: str) -> str:
     path = Path(written).expanduser()
     return str(path.resolve()) if path.exists() else written
-
-
-def _open(references: Mapping[str, ModelReference]) -> Mapping[str, Checkpoint]:
-    # Which method stands in the recipe makes no difference to how its models are opened.
-    return open_models(Recipe(method="resta", models=dict(references)), Path())
 
 
 def _layers(config: Mapping[str, Any]) -> int:

@@ -13,8 +13,7 @@ from alignmend.io.adapter import AdapterFolder, open_adapter_folder
 from alignmend.io.folder import CheckpointFolder, is_adapter_folder, open_checkpoint_folder
 from alignmend.io.hub import find
 from alignmend.io.shards import human_bytes
-from alignmend.recipes.build import open_models
-from alignmend.recipes.schema import Recipe
+from alignmend.recipes.build import open_references
 from alignmend.restore.opening import open_all
 from alignmend.restore.parent import disagreements, folder_of, look_for_parent, parent_hints
 from alignmend.restore.preflight_findings import Finding, from_error, note, ok, problem
@@ -112,7 +111,7 @@ def _together(request: Request, aligned: str, findings: list[Finding]) -> Mappin
     """All models as operands of one recipe, every tensor of one compared with its partners."""
     try:
         references = dict(open_all(request.finetuned, aligned, None).references)
-        models = dict(open_models(Recipe(method="resta", models=dict(references)), Path()))
+        models = dict(open_references(references))
         found = resolve(models["finetuned"] + (models["finetuned"] - models["aligned"]))
     except AlignmendError as error:
         findings.append(from_error("tensors", error, ONE_PARENT))
@@ -129,7 +128,7 @@ def _unaligned(
 ) -> Mapping[str, Checkpoint]:
     try:
         references = open_all(request.finetuned, aligned, request.unaligned).references
-        found = open_models(Recipe(method="resta", models=dict(references)), Path())["unaligned"]
+        found = open_references(references)["unaligned"]
         resolve(models["finetuned"] + (models["aligned"] - found))
     except AlignmendError as error:
         findings.append(from_error("unaligned", error, "give an unaligned model that was made from the aligned one"))

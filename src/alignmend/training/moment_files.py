@@ -9,9 +9,9 @@ from pathlib import Path
 from torch import Tensor
 
 from alignmend.errors import FileFormatError
-from alignmend.io.header import read_header
 from alignmend.io.manifest import Manifest, manifest_bytes
 from alignmend.io.moments import METADATA_KEY, MomentsRecord, TextKind, tensor_name
+from alignmend.io.session import header_of
 from alignmend.io.shards import OutputTensor, Shard, plan_shards
 from alignmend.io.staging import Staging, check_space, sync
 from alignmend.training.observing import stored_shape
@@ -88,7 +88,7 @@ def publish(stage: Staging, out: Path) -> None:
 def run_of(path: Path) -> str | None:
     """Which run wrote the file; None for anything else."""
     try:
-        return read_header(path).metadata.get(RUN_KEY)
+        return header_of(path).metadata.get(RUN_KEY)
     except FileFormatError:
         return None
 
