@@ -80,7 +80,7 @@ def _of_candidate(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
             yield f"parameter/{row['family']}/{name}", float(value)
     for source in ("predicted", "worth"):
         for name, value in (row.get(source) or {}).items():
-            number = value.get("value") if isinstance(value, Mapping) else value
+            number: Any = value.get("value") if isinstance(value, Mapping) else value
             if _is_number(number):
                 yield f"{source}/{name}", float(number)
     for name in ("within_limits", "on_front"):
@@ -158,7 +158,7 @@ def _mlflow(log: Log, project: str, folder: Path) -> None:
 def _tensorboard(log: Log, project: str, folder: Path) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
-    with SummaryWriter(str(folder / "tensorboard" / project)) as writer:  # type: ignore[no-untyped-call]
+    with SummaryWriter(str(folder / "tensorboard" / project)) as writer:
         add: Callable[..., None] = writer.add_scalar
         text: Callable[..., None] = writer.add_text
         for step, numbers in log.steps:
