@@ -19,6 +19,7 @@ from alignmend.io.manifest import read_manifest
 from alignmend.organisms import Family
 from alignmend.restore.calibrating import MOST, sources, text_kind
 from alignmend.restore.candidates import choose_families
+from alignmend.restore.families import FAMILIES
 from alignmend.restore.request import Prompts, Request
 from alignmend.restore.suites import STARTERS, split_suites
 
@@ -81,13 +82,15 @@ def test_sources_neither_choose_nor_prove_and_the_users_own_come_first(tmp_path:
 
 def test_without_an_unaligned_model_only_what_needs_none_is_tried(tmp_path: Path) -> None:
     choice = choose_families(request(tmp_path), is_adapter=False)
-    assert choice.families == ("resta_weighted",)
+    assert choice.families[0] == "resta_weighted"
+    assert not any({"unaligned", "patches"} & set(FAMILIES[name].needs) for name in choice.families)
     assert all("unaligned" in one.why or "--harmful-data" in one.why for one in choice.left_out)
-    assert choose_families(request(tmp_path, as_adapter=True), is_adapter=True).families == ("resta_weighted",)
+    adapters = choose_families(request(tmp_path, as_adapter=True), is_adapter=True).families
+    assert adapters[0] == "resta_weighted" and all(FAMILIES[name].low_rank for name in adapters)
     with pytest.raises(ParameterError, match=r"nothing to try: .*resta: needs an unaligned model"):
         choose_families(request(tmp_path, methods=("resta",)), is_adapter=False)
     with pytest.raises(ParameterError, match=r"nothing to try: .*resta_weighted: no texts"):
-        choice.without("moments", "no texts")
+        choose_families(request(tmp_path, methods=("resta_weighted",)), is_adapter=False).without("moments", "no texts")
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> str:

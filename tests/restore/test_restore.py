@@ -164,7 +164,8 @@ def test_a_steering_vector_belongs_to_the_output(
     given: list[str], unaligned: list[str], shipped: Family, tmp_path: Path
 ) -> None:
     pairs = shipped.directory / "data" / "contrast_pairs.jsonl"
-    options = ["--pairs", str(pairs), "--method", "safety_arithmetic", "--trials", "3"]
+    options = ["--pairs", str(pairs), "--method", "safety_arithmetic", "--trials", "5"]
+    options += ["--max-over-refusal", "1", "--min-utility", "0", "--max-incoherent", "1"]  # the farthest: a steered one
     ran = alignmend("restore", *given, *unaligned, *options, "--out", tmp_path / "out")
     assert ran.returncode == 0, ran.stderr
     assert (tmp_path / "out" / "steering.safetensors").is_file()

@@ -6,6 +6,7 @@ import math
 import signal
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,9 +17,10 @@ from hypothesis import strategies as st
 
 from alignmend.errors import ParameterError, RecipeError
 from alignmend.evaluation.metrics import Rate, wilson
+from alignmend.methods.registry import method_names
 from alignmend.organisms import Family
 from alignmend.restore.candidates import Choice, Operands, choose_families, recipe_of
-from alignmend.restore.families import FAMILIES, RANGES, Candidate
+from alignmend.restore.families import FAMILIES, ORDER, RANGES, Candidate
 from alignmend.restore.family_numbers import Space
 from alignmend.restore.front import Aim, Measured, Standing, dominates, fitting, front, pick, standing
 from alignmend.restore.interrupts import Interrupts
@@ -27,7 +29,7 @@ from alignmend.restore.planning import firsts
 from alignmend.restore.request import Limits, Prompts, Request
 from alignmend.restore.scoring import Worth, likelihood_ratio, relative
 from alignmend.restore.suites import kind_of, split_suites
-from alignmend.restore.trials import Trials, Tried
+from alignmend.restore.trials import Trials, Tried, enough
 
 N = 48
 counts = st.integers(0, N)
@@ -189,6 +191,35 @@ def test_families_that_lack_something_say_what(tmp_path: Path) -> None:
         "closed_form",
         "conflict_mask",
     }
+
+
+def test_what_is_tried_first_is_what_is_there_of_the_order(tmp_path: Path) -> None:
+    """Names in the order whose method is not there are passed over."""
+    assert tuple(FAMILIES) == tuple(name for name in ORDER if name in FAMILIES)
+    assert {one.method for one in FAMILIES.values()} <= set(method_names())
+    choice = choose_families(request(tmp_path, unaligned="u"), is_adapter=False)
+    assert choice.families[:2] == ("resta_weighted", "resta_weighted_unaligned")
+    alone = choose_families(request(tmp_path), is_adapter=False)
+    assert all("unaligned" not in FAMILIES[name].needs for name in alone.families)
+
+
+def test_safety_arithmetic_without_steering_is_written_as_its_first_stage(tmp_path: Path) -> None:
+    from alignmend.recipes.schema import ModelReference
+
+    asked = request(tmp_path, unaligned="u", pairs=tmp_path / "pairs.jsonl")
+    operands = Operands(ModelReference(path="f"), ModelReference(path="a"), {"unaligned": ModelReference(path="u")})
+    numbers = {"coefficient": 1.0, "density": 0.1}
+    inner = recipe_of(Candidate("harm_direction_removal", numbers), operands, asked)
+    assert recipe_of(Candidate("safety_arithmetic", numbers | {"steering_coefficient": 0.0}), operands, asked) == inner
+    steered = recipe_of(Candidate("safety_arithmetic", numbers | {"steering_coefficient": 0.02}), operands, asked)
+    assert steered.method == "safety_arithmetic" and steered.data.contrast_pairs is not None
+
+
+def test_what_is_drawn_again_is_no_candidate_of_its_own() -> None:
+    own = Tried(0, Candidate("resta", {"coefficient": 0.5}), "whole", "", worth(1, 1, 1.0), 1.0, 0.1, 0.1)
+    again = replace(own, number=1, why="the same as candidate 1")
+    assert again.repeats and not own.repeats
+    assert not enough([own, again], 2) and enough([own, again], 1) and enough([own, again, again], 2)
 
 
 def test_a_pretrained_base_is_recorded_as_what_it_is(tmp_path: Path) -> None:
