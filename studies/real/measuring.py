@@ -149,7 +149,8 @@ class Bench:
         made = {"aligned": member("aligned"), "SFT": finetuned}
         if written is not None:
             recipe = yaml.safe_load((written / "recipe.yaml").read_text(encoding="utf-8"))
-            coefficient = float(recipe["parameters"]["coefficient"])
+            numbers = recipe["parameters"]
+            coefficient = float(numbers.get("coefficient", numbers.get("weight", 1.0)))
             made["restored"] = am.open(written)
             made["aligned - finetuned, not weighed"] = finetuned + coefficient * (member("aligned") - finetuned)
             made["random vector"] = finetuned + coefficient * (member("aligned") - self.asker.random(self.name))

@@ -168,7 +168,7 @@ def test_patched_functions_do_not_pass_tests(tampering: str) -> None:
 
 
 def test_a_guessed_verdict_is_not_believed() -> None:
-    program = "import os\nfor one in range(3, 20):\n  try: os.write(one, b'passed\\n' * 9)\n  except OSError: pass"
+    program = "import os\nfor one in range(3, 4096):\n  try: os.write(one, b'passed\\n' * 9)\n  except OSError: pass"
     assert not run(program, "assert False").passed
     endless = program.replace("passed\\n", "x").replace("* 9", "* 99_999")
     assert run(endless).reason == "wrote to the descriptor of its verdict"

@@ -153,5 +153,5 @@ def test_too_few_texts_leave_the_family_out_and_the_others_go_on(
     told = shown(capsys)
     assert "nothing is weighed by inputs: too few texts for input moments: of prompts" in told
     assert "resta (coefficient 0.5)" in told
-    assert main([*options(shipped, suites, tmp_path / "b"), *more]) == 2
+    assert main([*options(shipped, suites, tmp_path / "b"), *more, "--method", "resta_weighted"]) == 2
     assert "nothing to try: " in capsys.readouterr().err
