@@ -9,9 +9,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+import yaml
+from tests.fixtures_organisms import shipped as shipped  # noqa: PLC0414
+
 import alignmend
+import alignmend as am
 from alignmend.evaluation.judges import Judge
 from alignmend.evaluation.judges.registry import JudgeOptions
+from alignmend.organisms import Family
 from alignmend.testing import JudgeContract
 
 PAGE = Path(__file__).parents[1] / "CONTRIBUTING.md"
@@ -71,6 +77,42 @@ def test_the_method_is_found_and_listed(tmp_path: Path) -> None:
     )
     assert "Add a scaled safety vector" in said
     assert "coefficient" in said
+
+
+RECIPE = """method: breadcrumbs
+models: {finetuned: finetuned, aligned: aligned, unaligned: unaligned}
+parameters: {coefficient: 0.5, density: 0.5}
+"""
+
+
+@pytest.mark.slow
+def test_the_worked_method_is_applied_and_searched(shipped: Family, tmp_path: Path) -> None:
+    members = {name: str(shipped.members[name]) for name in ("finetuned", "aligned", "unaligned")}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(re.sub(r"(?<=: )(finetuned|aligned|unaligned)(?=[,}])", lambda one: members[one[0]], RECIPE))
+    suites = [one for name in ("harmful", "borderline", "benign") for one in ("--suite", str(shipped.suites[name]))]
+    sizes = ["--search-prompts", "6", "--search-tokens", "8", "--max-new-tokens", "8", "--trials", "2"]
+    limits = ["--max-over-refusal", "1", "--min-utility", "0", "--max-incoherent", "1"]
+    models = [members["finetuned"], "--aligned", members["aligned"], "--unaligned", members["unaligned"]]
+    search = ["restore", *models, *suites, *sizes, *limits, "--judge", "organism", "--method", "breadcrumbs", "--yes"]
+    said = used(
+        tmp_path,
+        "methods",
+        "breadcrumbs",
+        "from alignmend.cli import main\n"
+        f"assert main(['apply', {str(recipe)!r}, '--out', {str(tmp_path / 'out')!r}]) == 0\n"
+        f"assert main({[*search, '--out', str(tmp_path / 'safe')]!r}) == 0\n",
+    )
+    assert "to try: breadcrumbs" in said
+    vector = am.trim(
+        am.open(members["aligned"]) - am.open(members["unaligned"]), density=0.5, scope="tensor", outliers=0.01
+    )
+    am.save(am.open(members["finetuned"]) + 0.5 * vector, tmp_path / "expected")
+    name = "model.safetensors"
+    assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "expected" / name).read_bytes()
+    searched = yaml.safe_load((tmp_path / "safe" / "recipe.yaml").read_text())
+    assert searched["method"] == "breadcrumbs" and set(searched["models"]) == set(members)
+    assert searched["parameters"] in ({"coefficient": 0.5, "density": 0.8}, {"coefficient": 1.0, "density": 0.8})
 
 
 class TestTheJudgeKeepsTheContract(JudgeContract):

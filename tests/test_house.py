@@ -34,6 +34,7 @@ LAYERS = (
     {"execution"},
     {"algebra"},
     {"io"},
+    {"plugins"},
     {"errors", "nearest", "docstrings"},
 )
 """From the top; a part imports itself and what is below it, never its siblings."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 import alignmend.methods
 from alignmend.algebra.values import Checkpoint
 from alignmend.errors import RecipeError
-from alignmend.methods.registry import get_method, methods, type_name
+from alignmend.methods.registry import get_method, method_names, methods, type_name
 from alignmend.recipes.lines import parse_yaml
 from alignmend.recipes.schema import check_recipe
 
@@ -20,7 +21,7 @@ FILES = sorted(path.stem for path in Path(alignmend.methods.__path__[0]).glob("[
 
 
 def test_every_file_beside_the_registry_is_a_method() -> None:
-    assert list(methods()) == [name for name in FILES if name not in ("registry", "steered")]
+    assert list(methods()) == [name for name in FILES if name not in ("candidates", "registry", "steered")]
 
 
 @pytest.mark.parametrize("name", methods())
@@ -99,3 +100,52 @@ def test_one_new_file_is_a_new_method() -> None:
     recipe = check_recipe(parse_yaml(text.replace("shore", "share"), "r.yaml"))
     assert recipe.parameters == {"share": 1.0}
     assert get_method("sway").arguments["start"].annotation is Checkpoint
+
+
+def install(folder: Path, points: str, text: str = NEW) -> None:
+    """A package with these entry points, as pip would leave it."""
+    (folder / "swaying.py").write_text(text)
+    information = folder / "swaying-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: swaying\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text(f"[alignmend.methods]\n{points}\n")
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder whose packages count as installed."""
+    monkeypatch.syspath_prepend(tmp_path)
+    methods.cache_clear()
+    yield tmp_path
+    sys.modules.pop("swaying", None)
+    methods.cache_clear()
+
+
+def test_a_method_of_another_package_is_found(installed: Path) -> None:
+    install(installed, "sway = swaying:sway")
+    assert "sway" in method_names()
+    assert get_method("sway").arguments["share"].default == 0.5
+    recipe = check_recipe(parse_yaml("method: sway\nmodels: {start: a, goal: b}\n", "r.yaml"))
+    assert recipe.method == "sway"
+
+
+def test_a_method_of_another_package_takes_no_name_of_ours(installed: Path) -> None:
+    install(installed, "resta = swaying:sway")
+    assert get_method("resta").arxiv == "2402.11746"
+
+
+@pytest.mark.parametrize(
+    ("points", "text", "message"),
+    [
+        ("sway = swaying:gone", NEW, r"the installed method 'sway' \(swaying:gone\) cannot be loaded: .*gone"),
+        ("sway = swaying:sway", "sway = 1\n", r"'sway' \(swaying:sway\) is no function"),
+        ("sway = swaying:sway", NEW.replace("Equation:", "Sum:"), r"'sway' cannot be used: .*Equation line"),
+        ("sway = swaying:sway", NEW.replace("| share", "| other"), r"'sway' cannot be used: 'share' is in no row"),
+    ],
+)
+def test_a_method_of_another_package_that_does_not_work_is_named(
+    installed: Path, points: str, text: str, message: str
+) -> None:
+    install(installed, points, text)
+    with pytest.raises(RecipeError, match=message):
+        get_method("sway")

@@ -8,6 +8,14 @@ from alignmend.algebra import operations, relatives
 from alignmend.algebra.names import Kind
 from alignmend.algebra.nodes import Unit
 from alignmend.algebra.values import Checkpoint
+from alignmend.methods.candidates import Between, Candidates
+
+CANDIDATES = Candidates(
+    "what of the fine-tune points against the safety vector taken back, tensor by tensor",
+    {"coefficient": Between(0.25, 2.0, 0.05)},
+    ({"coefficient": 1.0},),
+    low_rank=True,
+)
 
 
 def closed_form(

@@ -7,6 +7,13 @@ from collections.abc import Sequence
 from alignmend.algebra import operations, relatives
 from alignmend.algebra.names import Kind
 from alignmend.algebra.values import Checkpoint
+from alignmend.methods.candidates import Between, Candidates
+
+CANDIDATES = Candidates(
+    "RESTA where the fine-tune moved the other way, weight by weight",
+    {"coefficient": Between(0.1, 2.0, 0.05)},
+    ({"coefficient": 0.6}, {"coefficient": 1.0}),
+)
 
 
 def conflict_mask(

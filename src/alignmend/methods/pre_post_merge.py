@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 from alignmend.algebra.values import Checkpoint
+from alignmend.methods.candidates import Between, Candidates
+
+CANDIDATES = Candidates(
+    "the fine-tune averaged with its aligned parent: no unaligned model",
+    {"weight": Between(0.1, 1.0, 0.05)},
+    ({"weight": 0.5}, {"weight": 0.7}),
+    step_name="weight",
+    low_rank=True,
+    without_unaligned=True,
+    warning="it takes the task away with the harm",
+)
 
 
 def pre_post_merge(*, finetuned: Checkpoint, aligned: Checkpoint, weight: float = 0.5) -> Checkpoint:

@@ -1,6 +1,7 @@
 """Every method, found by its file: what it takes, read from its signature; what it means, read from its docstring.
 
-A new file in this folder with one public function of its own name is a new method; nothing else has to be told.
+A new file in this folder with one public function of its own name is a new method; nothing else has to be told. Other
+packages name theirs by entry points.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,14 +18,18 @@ from functools import cache
 from types import UnionType
 
 import alignmend.methods
+from alignmend import plugins
 from alignmend.algebra.values import Checkpoint, Moments, Scores
 from alignmend.docstrings import docstring
 from alignmend.errors import RecipeError
 from alignmend.io.manifest import Method as MethodRecord
+from alignmend.methods.candidates import Candidates
 from alignmend.methods.steered import Steered
 from alignmend.nearest import nearest
 
-_NOT_METHODS = {"registry", "steered"}
+ENTRY_POINTS = "alignmend.methods"
+"""The group under which installed packages name methods: `name = "module:function"`."""
+_NOT_METHODS = {"candidates", "registry", "steered"}
 _PAPER = re.compile(r"^Paper: (.+?), \"(.+?)\",\s+arXiv (\S+?)$", re.MULTILINE | re.DOTALL)
 _ORIGIN = re.compile(r"^Origin: this project", re.MULTILINE)
 _EQUATION = re.compile(r"^Equation: (.+?)\n\n", re.MULTILINE | re.DOTALL)
@@ -82,6 +88,8 @@ class Method:
     arguments: Mapping[str, Argument]
     build: Callable[..., Checkpoint | Steered]
     """The function itself: operands and numbers in, an expression out."""
+    candidates: Candidates | None = None
+    """What a search tries of it, where its file says so."""
 
     @property
     def record(self) -> MethodRecord:
@@ -96,8 +104,13 @@ class Method:
 
 def method_names() -> tuple[str, ...]:
     """Every method, sorted; none is imported."""
-    names = sorted(module.name for module in pkgutil.iter_modules(alignmend.methods.__path__))
-    return tuple(name for name in names if name not in _NOT_METHODS)
+    own = _own()
+    return tuple(sorted((*own, *plugins.installed(ENTRY_POINTS, own))))
+
+
+def _own() -> list[str]:
+    names = (module.name for module in pkgutil.iter_modules(alignmend.methods.__path__))
+    return [name for name in names if name not in _NOT_METHODS]
 
 
 @cache
@@ -114,8 +127,35 @@ def get_method(name: str) -> Method:
     return known[name]
 
 
+def _function(name: str) -> Callable[..., Checkpoint | Steered]:
+    own = _own()
+    if name in own:
+        return typing.cast(
+            Callable[..., Checkpoint | Steered], getattr(importlib.import_module(f"alignmend.methods.{name}"), name)
+        )
+    point = plugins.installed(ENTRY_POINTS, own)[name]
+    found = plugins.load(point, "method")
+    if not callable(found):
+        raise RecipeError(
+            f"the installed method {name!r} ({point.value}) is no function;", advice="update or remove it"
+        )
+    return found
+
+
 def _method(name: str) -> Method:
-    function = getattr(importlib.import_module(f"alignmend.methods.{name}"), name)
+    function = _function(name)
+    try:
+        return _read(name, function)
+    except (KeyError, TypeError) as error:
+        if name in _own():
+            raise
+        why = f"{error} is in no row of its docstring's table" if isinstance(error, KeyError) else str(error)
+        raise RecipeError(
+            f"the installed method {name!r} cannot be used: {why};", advice="see CONTRIBUTING.md"
+        ) from error
+
+
+def _read(name: str, function: Callable[..., Checkpoint | Steered]) -> Method:
     text = docstring(function)
     paper, equation = _PAPER.search(text), _EQUATION.search(text)
     if not paper and not _ORIGIN.search(text):
@@ -132,6 +172,7 @@ def _method(name: str) -> Method:
         equation=_unwrapped(equation.group(1)),
         arguments=_arguments(function, {row["argument"]: row for row in _ROW.finditer(text)}),
         build=function,
+        candidates=getattr(sys.modules[function.__module__], "CANDIDATES", None),
     )
 
 

@@ -10,6 +10,7 @@ from typing import TypeAlias
 from alignmend.errors import ParameterError
 from alignmend.io.folder import is_adapter_folder
 from alignmend.io.moments import TextKind
+from alignmend.methods.registry import get_method
 from alignmend.nearest import nearest
 from alignmend.recipes.schema import Data, ModelReference, Output, Recipe, Training
 from alignmend.restore.families import FAMILIES, Candidate, Family
@@ -119,17 +120,14 @@ class Operands:
 
     def models(self, method: str, *, made: bool = True) -> Models:
         """A method's roles; without the parts that were made where `made` is false, as a recipe for users has them."""
-        known = {**self.given, **(self.parts if made else {})}
-        if method == "resta_weighted":
-            further: Models = {role: known[role] for role in known.keys() & {"unaligned", "moments"}}
-            return {"finetuned": self.finetuned, "aligned": self.aligned, **further}
-        if method == "safe_patching":
-            roles = ("safety", "over_safety", "safety_scores", "over_safety_scores")
-            return {"target": self.finetuned, **{role: known[role] for role in roles if role in known}}
-        from_harm = method in ("harm_direction_removal", "safety_arithmetic")
-        own, other = ("target", "harmful") if from_harm else ("finetuned", "unaligned")
-        harm = {other: known["unaligned"]} if "unaligned" in known and method != "pre_post_merge" else {}
-        return {own: self.finetuned, "aligned": self.aligned, **harm}
+        known = {**self.given, **(self.parts if made else {}), "aligned": self.aligned}
+        known |= {"finetuned": self.finetuned, "target": self.finetuned}
+        if "unaligned" in known:
+            known["harmful"] = known["unaligned"]
+        roles = [one.name for one in get_method(method).arguments.values() if one.is_operand]
+        if "unaligned" in roles and "harmful" in roles:  # another direction, which nobody asked for
+            roles.remove("harmful")
+        return {role: known[role] for role in roles if role in known}
 
 
 def text_fields(files: Mapping[TextKind, str]) -> dict[str, str]:
@@ -167,7 +165,7 @@ def recipe_of(candidate: Candidate, operands: Operands, request: Request, *, mad
     if weighed:
         training = moments_training(request) if trained is None else request.training
     models = operands.models(method, made=made)
-    if "unaligned" not in family.needs and method == "resta_weighted":
+    if "unaligned" not in family.needs:
         models.pop("unaligned", None)
     return Recipe(
         method=method,

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from alignmend.methods.registry import method_names
+from alignmend.errors import RecipeError
+from alignmend.methods.candidates import Between, Candidates
+from alignmend.methods.registry import Method, method_names, methods
 from alignmend.restore import family_numbers as numbers
-from alignmend.restore.family_numbers import RANGES, Suggest, on_grid
+from alignmend.restore.family_numbers import Suggest
 
 __all__ = ["FAMILIES", "ORDER", "RANGES", "Candidate", "Family", "Nesting", "Numbers", "Parameters", "Suggest"]
 
@@ -156,35 +158,6 @@ _KNOWN: Mapping[str, Family] = {
         2,
         low_rank=True,
     ),
-    "closed_form": Family(
-        "closed_form",
-        "what of the fine-tune points against the safety vector taken back, tensor by tensor",
-        _VECTOR,
-        numbers.one_number("closed_form"),
-        (_at("closed_form", coefficient=1.0),),
-        1,
-        low_rank=True,
-    ),
-    "conflict_mask": Family(
-        "conflict_mask",
-        "RESTA where the fine-tune moved the other way, weight by weight",
-        _VECTOR,
-        numbers.one_number("conflict_mask"),
-        tuple(_at("conflict_mask", coefficient=value) for value in (0.6, 1.0)),
-        1,
-    ),
-    "pre_post_merge": Family(
-        "pre_post_merge",
-        "the fine-tune averaged with its aligned parent: no unaligned model",
-        ("aligned",),
-        numbers.one_number("pre_post_merge", "weight"),
-        tuple(_at("pre_post_merge", weight=value) for value in (0.5, 0.7)),
-        1,
-        step_name="weight",
-        low_rank=True,
-        without_unaligned=True,
-        warning="it takes the task away with the harm",
-    ),
     "resta_layers": Family(
         "resta",
         "RESTA, stronger in early or in late layers",
@@ -264,11 +237,61 @@ _KNOWN: Mapping[str, Family] = {
         step_name="safety",
     ),
 }
+_UNALIGNED = {"unaligned", "harmful"}
+_PLAYED = {"finetuned", "target", "aligned", *_UNALIGNED, "moments"}
+"""Operands that a restore has for a method."""
+
+
+def _declared(method: Method, said: Candidates) -> Family:
+    """The family that a method's own file offers; what it needs is read from the function's arguments."""
+    needed = [one.name for one in method.arguments.values() if one.is_operand and one.required]
+    if unknown := [name for name in needed if name not in _PLAYED]:
+        raise RecipeError(
+            f"method {method.name!r} offers itself to the search, but needs {', '.join(unknown)}, which it lacks:",
+            advice=f"it has {', '.join(sorted(_PLAYED))}",
+        )
+    if not {"finetuned", "target"} & set(needed):
+        raise RecipeError(f"method {method.name!r} offers itself to the search, but takes no finetuned and no target")
+    if missing := sorted(set(said.numbers) - set(method.arguments)):
+        raise RecipeError(f"method {method.name!r} has no {', '.join(missing)}, which it says is searched")
+    needs = {"unaligned" if name in _UNALIGNED else name for name in needed} - {"finetuned", "target"}
+    return Family(
+        method.name,
+        said.summary,
+        tuple(name for name in ("aligned", "unaligned", "moments") if name in needs),
+        numbers.declared(method.name, said.numbers),
+        tuple(_at(method.name, **one) for one in said.first),
+        len(said.numbers),
+        step_name=said.step_name,
+        low_rank=said.low_rank,
+        without_unaligned=said.without_unaligned,
+        warning=said.warning,
+    )
+
+
+_OFFERED = {name: method.candidates for name, method in methods().items() if method.candidates is not None}
+_ALL = {**_KNOWN, **{name: _declared(methods()[name], said) for name, said in _OFFERED.items()}}
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
-        name: _KNOWN[name]
-        for name in dict.fromkeys((*ORDER, *_KNOWN))
-        if name in _KNOWN and _KNOWN[name].method in method_names()
+        name: _ALL[name]
+        for name in dict.fromkeys((*ORDER, *_ALL))
+        if name in _ALL and _ALL[name].method in method_names()
     }
 )
 """By name, in the order in which they are tried; of methods that there are."""
+RANGES: Mapping[str, tuple[float, float, float]] = MappingProxyType(
+    dict(numbers.RANGES)
+    | {
+        f"{name}.{number}": (among.least, among.most, among.step)
+        for name, said in _OFFERED.items()
+        for number, among in said.numbers.items()
+        if isinstance(among, Between)
+    }
+)
+"""Least, most, and the grid between, of every number that is searched."""
+
+
+def on_grid(name: str, value: float) -> float:
+    """The nearest number that a search may try."""
+    low, high, step = RANGES[name]
+    return round(min(high, max(low, low + round((value - low) / step) * step)), 6)

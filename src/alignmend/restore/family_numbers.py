@@ -1,4 +1,6 @@
-"""Between which numbers a search looks: the ranges of every family, and how a trial's numbers become parameters.
+"""Between which numbers a search looks, and how a trial's numbers become parameters.
+
+A method's own file may declare its ranges; those of the other families are here.
 
 Families nest. Where the smaller one (`Space.holds`) is searched as well, the larger one leaves the value out at which
 both are the same: what is known already is not measured again.
@@ -10,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol
+
+from alignmend.methods.candidates import Between, OneOf
 
 
 class Suggests(Protocol):
@@ -39,9 +43,6 @@ RANGES: Mapping[str, tuple[float, float, float]] = MappingProxyType(
         "resta.coefficient": (0.1, 2.0, 0.025),
         "resta_weighted.coefficient": (0.3, 3.0, 0.05),
         "resta_weighted_unaligned.coefficient": (0.3, 3.0, 0.05),
-        "closed_form.coefficient": (0.25, 2.0, 0.05),
-        "conflict_mask.coefficient": (0.1, 2.0, 0.05),
-        "pre_post_merge.weight": (0.1, 1.0, 0.05),
         "resta_drop.coefficient": (0.1, 2.0, 0.025),
         "resta_layers.coefficient": (0.1, 2.0, 0.025),
         "harm_direction_removal.coefficient": (0.25, 4.0, 0.125),
@@ -58,12 +59,6 @@ WHOLE_TILT, WHOLE_DENSITY, EVERY_LAYER, UNSTEERED = 0.0, 1.0, "all", 0.0
 _HDR_DENSITIES = (0.05, 0.1, 0.2, 0.4)
 
 
-def on_grid(name: str, value: float) -> float:
-    """The nearest number that a search may try."""
-    low, high, step = RANGES[name]
-    return round(min(high, max(low, low + round((value - low) / step) * step)), 6)
-
-
 def _number(trial: Suggests, name: str, *, above_least: bool = False) -> float:
     low, high, step = RANGES[name]
     return trial.suggest_float(name, low + step if above_least else low, high, step=step)
@@ -73,11 +68,25 @@ def _chosen(trial: Suggests, name: str, whole: Any, others: tuple[Any, ...], *, 
     return trial.suggest_categorical(name, others if nested else (whole, *others))
 
 
-def one_number(family: str, name: str = "coefficient") -> Suggest:
-    """A coefficient, or what else says how far to go."""
+def one_number(family: str) -> Suggest:
+    """A coefficient."""
 
     def suggest(trial: Suggests, space: Space) -> dict[str, Any]:
-        return {name: _number(trial, f"{family}.{name}")}
+        return {"coefficient": _number(trial, f"{family}.coefficient")}
+
+    return suggest
+
+
+def declared(family: str, numbers: Mapping[str, Between | OneOf]) -> Suggest:
+    """What a method's own file says is searched."""
+
+    def one(trial: Suggests, name: str, among: Between | OneOf) -> Any:
+        if isinstance(among, OneOf):
+            return trial.suggest_categorical(f"{family}.{name}", among.values)
+        return trial.suggest_float(f"{family}.{name}", among.least, among.most, step=among.step)
+
+    def suggest(trial: Suggests, space: Space) -> dict[str, Any]:
+        return {name: one(trial, name, among) for name, among in numbers.items()}
 
     return suggest
 

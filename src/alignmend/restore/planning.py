@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from alignmend.restore.families import FAMILIES, RANGES, Family, Numbers
-from alignmend.restore.family_numbers import on_grid
+from alignmend.restore.families import FAMILIES, RANGES, Family, Numbers, on_grid
 
 if TYPE_CHECKING:
     from alignmend.restore.front import Aim

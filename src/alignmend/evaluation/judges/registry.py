@@ -6,13 +6,14 @@ import difflib
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
+from alignmend import plugins
 from alignmend.docstrings import docstring
 from alignmend.errors import RecipeError
 from alignmend.evaluation.reasoning_marks import Tags
@@ -125,21 +126,14 @@ def _load_all() -> None:
         importlib.import_module(f"{__package__}.{module.name}")
 
 
-def _installed() -> dict[str, EntryPoint]:
+def _installed() -> Mapping[str, EntryPoint]:
     """Judges of installed packages, not loaded; none can take a name of this package's own."""
     _load_all()
-    return {point.name: point for point in entry_points(group=ENTRY_POINTS) if point.name not in _ENTRIES}
+    return plugins.installed(ENTRY_POINTS, _ENTRIES)
 
 
 def _load(point: EntryPoint) -> JudgeFactory:
-    try:
-        factory: JudgeFactory = point.load()
-    except Exception as error:
-        where = f"{point.name!r} ({point.value})"
-        raise RecipeError(
-            f"the installed judge {where} cannot be loaded: {error};", advice="update or remove it"
-        ) from error
-    return factory
+    return cast(JudgeFactory, plugins.load(point, "judge"))
 
 
 def list_judges() -> tuple[str, ...]:
