@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 UnalignedKind = Literal["unaligned", "base"]
 """`unaligned`: the aligned model after its safety was trained away; `base`: a pretrained model stands in for it."""
 
-OutputDtype = Literal["float32", "bfloat16", "float16"]
+OutputDtype = Literal["bfloat16", "float16", "float32"]
 Rounding = Literal["auto", "nearest", "stochastic"]
 
 _LARGEST_SEED = 2**32 - 1

@@ -8,7 +8,7 @@ from typing import Literal
 
 from alignmend.errors import ParameterError
 
-Dtype = Literal["float32", "bfloat16", "float16"]
+Dtype = Literal["bfloat16", "float16", "float32"]
 Compute = Literal["auto", "float32", "bfloat16"]
 ObjectiveName = Literal["descent", "ascent", "ascent-retain", "npo"]
 FULL_LEARNING_RATE = 1e-5
